@@ -1,0 +1,163 @@
+package control
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+)
+
+// MaxRequestBytes bounds the body of a request. The largest sensible one holds two paths.
+const MaxRequestBytes = 64 << 10
+
+// Stream says what a session does about pages that nobody has asked for.
+type Stream string
+
+const (
+	// StreamAll brings every page, behind the ones that are asked for. Afterwards the processes need thawd no more.
+	StreamAll Stream = "all"
+	// StreamNone brings only what is asked for. The session lasts as long as its processes.
+	StreamNone Stream = "none"
+)
+
+// Streams lists the streams that a request may name.
+func Streams() []Stream { return []Stream{StreamAll, StreamNone} }
+
+// SessionRequest asks for a session. Exactly one of Snapshot and ImagesDir is set.
+type SessionRequest struct {
+	Snapshot  string `json:"snapshot,omitempty"`   // name in the store: "snapshot" or "namespace/snapshot"
+	ImagesDir string `json:"images_dir,omitempty"` // absolute path of a folder of CRIU images, as criu dump wrote it
+
+	// WorkDir is the absolute path of an existing folder for lazy-pages.socket and the runtime's logs. Empty: thawd
+	// makes one, and removes it when it forgets the session.
+	WorkDir string `json:"work_dir,omitempty"`
+
+	Stream             Stream `json:"stream,omitempty"`           // default: all
+	RateBytesPerSecond uint64 `json:"rate_bytes_per_s,omitempty"` // bound of the stream; 0: as fast as it goes
+}
+
+// Validate returns an [Error] with [CodeInvalid] unless the request says exactly what to restore, with known values.
+func (r *SessionRequest) Validate() error {
+	invalid := func(format string, args ...any) error {
+		return &Error{Code: CodeInvalid, Message: fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case r.Snapshot == "" && r.ImagesDir == "":
+		return invalid("neither snapshot nor images_dir is set: one of them says what to restore")
+	case r.Snapshot != "" && r.ImagesDir != "":
+		return invalid("both snapshot and images_dir are set: only one of them can say what to restore")
+	case r.ImagesDir != "" && !filepath.IsAbs(r.ImagesDir):
+		return invalid("images_dir %q is not an absolute path", r.ImagesDir)
+	case r.WorkDir != "" && !filepath.IsAbs(r.WorkDir):
+		return invalid("work_dir %q is not an absolute path", r.WorkDir)
+	case r.Stream != "" && r.Stream != StreamAll && r.Stream != StreamNone:
+		return invalid("stream %q is neither %q nor %q", r.Stream, StreamAll, StreamNone)
+	}
+	return nil
+}
+
+// State says where a session is in its life.
+//
+//	waiting --runtime connects--> restoring --finish message--> serving --last page in place, or processes gone--> complete
+//	   |                             |                             |
+//	   +--DELETE, drain-> cancelled  +--runtime closes early--+    +--page cannot be had, thawd stopped--> failed
+//	   +--connect timeout-> failed                            +--> failed
+type State string
+
+const (
+	// StateWaiting: the socket listens, no runtime has connected yet.
+	StateWaiting State = "waiting"
+	// StateRestoring: a runtime is connected and restores the processes; faults are served already.
+	StateRestoring State = "restoring"
+	// StateServing: the processes run, and pages of theirs are still here.
+	StateServing State = "serving"
+	// StateComplete: every process has all its memory, or is gone. An end state.
+	StateComplete State = "complete"
+	// StateFailed: the restore failed, or memory could not be brought; Error says why. An end state.
+	StateFailed State = "failed"
+	// StateCancelled: taken back before a runtime connected. An end state.
+	StateCancelled State = "cancelled"
+)
+
+// States lists all states.
+func States() []State {
+	return []State{StateWaiting, StateRestoring, StateServing, StateComplete, StateFailed, StateCancelled}
+}
+
+// Ended reports whether s is an end state: the session serves nobody any more.
+func (s State) Ended() bool {
+	return s == StateComplete || s == StateFailed || s == StateCancelled
+}
+
+// Session is what thawd tells about one restore.
+type Session struct {
+	ID       string `json:"id"`
+	Snapshot string `json:"snapshot,omitempty"` // full name; empty for a session over plain images
+
+	// What the runtime needs: criu restore --lazy-pages --images-dir ImagesDir --work-dir WorkDir.
+	ImagesDir string `json:"images_dir"`
+	WorkDir   string `json:"work_dir"`
+	Socket    string `json:"socket"`
+
+	Stream             Stream `json:"stream"`
+	RateBytesPerSecond uint64 `json:"rate_bytes_per_s"`
+
+	State     State      `json:"state"`
+	Created   time.Time  `json:"created"`
+	Connected *time.Time `json:"connected,omitempty"` // when the first process was handed over
+	Running   *time.Time `json:"running,omitempty"`   // when the runtime's finish message came
+	Ended     *time.Time `json:"ended,omitempty"`
+
+	Progress Progress `json:"progress"`
+	Counters Counters `json:"counters"`
+
+	Error      string      `json:"error,omitempty"`       // why the session failed
+	FailedPage *FailedPage `json:"failed_page,omitempty"` // the page that could not be had, if that is why
+}
+
+// Progress counts processes and pages of one session.
+type Progress struct {
+	Processes  int    `json:"processes"`   // handed over by the runtime, or forked by those
+	Live       int    `json:"live"`        // of these, the ones that are neither gone nor complete
+	PagesTotal uint64 `json:"pages_total"` // pages with content of all processes
+	PagesDone  uint64 `json:"pages_done"`  // of these, the ones in place or no longer needed
+}
+
+// Counters say what a session has done so far.
+type Counters struct {
+	Faults        map[string]uint64 `json:"faults"`         // faults by outcome
+	BytesDemand   uint64            `json:"bytes_demand"`   // installed because a process asked
+	BytesStreamed uint64            `json:"bytes_streamed"` // installed before a process asked
+	BytesZero     uint64            `json:"bytes_zero"`     // zero pages installed
+}
+
+// FailedPage names a page that could not be had.
+type FailedPage struct {
+	Page     uint64 `json:"page"`                // page number in the snapshot's image
+	Pack     string `json:"pack,omitempty"`      // pack that should hold it
+	PackPage uint64 `json:"pack_page,omitempty"` // page number in that pack
+}
+
+// SessionList is the answer to GET /v1/sessions: live sessions and the most recent ended ones, oldest first.
+type SessionList struct {
+	Sessions []Session `json:"sessions"`
+}
+
+// Health is the answer to GET /v1/health and POST /v1/drain.
+type Health struct {
+	Status   HealthStatus `json:"status"`
+	Version  string       `json:"version"`
+	PID      int          `json:"pid"`
+	Store    string       `json:"store"`    // absolute path of the page store
+	Started  time.Time    `json:"started"`  // when this thawd began
+	Sessions int          `json:"sessions"` // sessions that have not ended
+}
+
+// HealthStatus says whether thawd takes new sessions.
+type HealthStatus string
+
+const (
+	// HealthOK: sessions can be made.
+	HealthOK HealthStatus = "ok"
+	// HealthDraining: no new sessions; thawd ends with the last one.
+	HealthDraining HealthStatus = "draining"
+)
