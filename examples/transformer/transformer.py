@@ -1,0 +1,93 @@
+"""A BERT-large-sized transformer with fixed random weights that answers requests over its standard streams.
+
+It stands for a function with a big model: 335 million parameters, 1.34 GB of float32, made from a fixed seed, so that
+no download is needed and every start has the same weights. The protocol is the embedder's:
+
+    {"sentences": ["...", ...]}  ->  {"embeddings": ["<hex of little-endian float32>", ...], "sha256": "..."}
+
+There is no tokenizer for a model of random weights: a sentence's bytes are its tokens.
+"""
+
+import hashlib
+import json
+import os
+import sys
+
+# Nothing here may look for the network, neither before the freeze nor after it.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+from transformers import BertConfig, BertModel
+
+# BERT-large: what makes a cold start slow and a snapshot big is the size, not the meaning of the weights.
+CONFIG = dict(
+    vocab_size=30522,
+    hidden_size=1024,
+    num_hidden_layers=24,
+    num_attention_heads=16,
+    intermediate_size=4096,
+    max_position_embeddings=512,
+)
+SEED = 20260101
+
+
+def load():
+    # The layers are made without content and filled once: BertModel's own way draws every weight twice, and a start
+    # that is slower than reading the weights from a file would flatter whatever it is compared with.
+    with torch.device("meta"):
+        model = BertModel(BertConfig(**CONFIG))
+    model.to_empty(device="cpu")
+    model.embeddings.position_ids.copy_(torch.arange(CONFIG["max_position_embeddings"]))
+    model.embeddings.token_type_ids.zero_()
+    draw = torch.Generator().manual_seed(SEED)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("LayerNorm.weight"):
+                parameter.fill_(1)
+            elif name.endswith("bias"):
+                parameter.zero_()
+            else:
+                parameter.uniform_(-0.035, 0.035, generator=draw)
+    return model.eval()
+
+
+def tokens(sentences):
+    """The bytes of each sentence as token numbers, padded to the longest, and the mask of what is not padding."""
+    rows = [list(s.encode())[: CONFIG["max_position_embeddings"]] for s in sentences]
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    return ids, mask
+
+
+@torch.inference_mode()
+def answer(model, request):
+    ids, mask = tokens(request["sentences"])
+    hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    weight = mask.unsqueeze(-1)
+    pooled = (hidden * weight).sum(1) / weight.sum(1)
+    rows = [row.numpy().astype("<f4").tobytes() for row in pooled]
+    return {
+        "embeddings": [row.hex() for row in rows],
+        "sha256": hashlib.sha256(b"".join(rows)).hexdigest(),
+    }
+
+
+def say(message):
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def main():
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    model = load()
+    say({"ready": True})
+    for line in sys.stdin:
+        try:
+            say(answer(model, json.loads(line)))
+        except (ValueError, KeyError, TypeError) as err:
+            say({"error": f"{type(err).__name__}: {err}"})
+
+
+if __name__ == "__main__":
+    main()
