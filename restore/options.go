@@ -1,0 +1,105 @@
+package restore
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+)
+
+// A StreamPolicy says what a session does with pages that nobody has asked for.
+type StreamPolicy uint8
+
+const (
+	// StreamAll installs all pages behind the faults, after which the processes are on their own.
+	StreamAll StreamPolicy = iota
+	// StreamNone installs only what is touched. The session lasts as long as its processes.
+	StreamNone
+)
+
+func (p StreamPolicy) String() string {
+	switch p {
+	case StreamAll:
+		return "all"
+	case StreamNone:
+		return "none"
+	}
+	return fmt.Sprintf("StreamPolicy(%d)", uint8(p))
+}
+
+// ParseStreamPolicy reads what String writes.
+func ParseStreamPolicy(s string) (StreamPolicy, error) {
+	for _, p := range []StreamPolicy{StreamAll, StreamNone} {
+		if s == p.String() {
+			return p, nil
+		}
+	}
+	return 0, fmt.Errorf("unknown stream policy %q: want all or none", s)
+}
+
+// A FailurePolicy says what becomes of a page whose content cannot be had, or is not what was stored. It is never
+// given other content.
+type FailurePolicy uint8
+
+const (
+	// FailurePoison poisons the page: a thread that touches it gets SIGBUS, the others go on. Where the kernel
+	// cannot (before 6.6), the process is killed.
+	FailurePoison FailurePolicy = iota
+	// FailureHold leaves the threads that touch the page waiting, and tries the source again every second.
+	FailureHold
+	// FailureKill kills the process.
+	FailureKill
+)
+
+func (p FailurePolicy) String() string {
+	switch p {
+	case FailurePoison:
+		return "poison"
+	case FailureHold:
+		return "hold"
+	case FailureKill:
+		return "kill"
+	}
+	return fmt.Sprintf("FailurePolicy(%d)", uint8(p))
+}
+
+// Options are a session's settings. Only Source is required.
+type Options struct {
+	// Source gives the pages. The session does not close it.
+	Source PageSource
+
+	// Stream says whether untouched pages are brought too. Default: StreamAll.
+	Stream StreamPolicy
+
+	// Rate bounds the stream, in bytes per second, all workers together; faults are not bounded. Default 0: unbounded.
+	Rate uint64
+
+	// Workers is the number of stream workers. Default: the number of CPUs, at most 2; one worker copies 2 to
+	// 3 GB/s, and two reach what one address space takes (6 to 7 GB/s, 2 cores, kernel 6.18).
+	Workers int
+
+	// Failure says what becomes of pages that cannot be had. Default: FailurePoison.
+	Failure FailurePolicy
+
+	// Logger gets a line at the start and the end of each process, and one for each page that failed. Default: none.
+	Logger *slog.Logger
+
+	// Metrics counts for all sessions that share it. Default: not counted.
+	Metrics *Metrics
+}
+
+func (o *Options) setDefaults() error {
+	if o.Source == nil {
+		return errors.New("a session needs a page source")
+	}
+	if o.Workers <= 0 {
+		o.Workers = min(2, runtime.NumCPU())
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics()
+	}
+	return nil
+}

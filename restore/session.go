@@ -1,0 +1,239 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"thaw/uffd"
+)
+
+var (
+	// ErrAborted is what Run returns, wrapped with the reason, when the restore failed before its processes ran.
+	ErrAborted = errors.New("restore aborted")
+	// ErrKilled is what Run returns, wrapped, when it was stopped and had to kill processes that still missed pages.
+	ErrKilled = errors.New("incomplete processes were stopped")
+	// ErrEnded is returned by Add when the session has ended.
+	ErrEnded = errors.New("session has ended")
+)
+
+// A Process is one process of a restore, handed to a session.
+type Process struct {
+	// ID names the process in logs: the pid that it had when it was frozen.
+	ID int
+
+	// FD is the userfaultfd of its address space, with its regions registered or about to be.
+	FD *uffd.FD
+
+	// PIDFD refers to the process, for noticing its end and for killing it. It may be nil: then its end is noticed
+	// when a page cannot be installed, and pages that cannot be had are poisoned instead of killing the process.
+	PIDFD *os.File
+
+	// HostPID is its pid here, for logs; 0 if unknown.
+	HostPID int
+
+	// Layout says what its memory contains. It is shared and never written.
+	Layout *Layout
+}
+
+func (p *Process) close() {
+	if p.FD != nil {
+		p.FD.Close()
+	}
+	if p.PIDFD != nil {
+		p.PIDFD.Close()
+	}
+}
+
+// A Session serves the processes of one restore. All methods may be called from any goroutine, at any time.
+//
+// Its life, and who moves it on:
+//
+//	waiting --Add--> registering --Registered--> running --last process complete or gone--> ended
+//	                     |                          | Drain: children are completed too
+//	                     `--Abort, or Run's context ends: incomplete processes are killed--> ended
+type Session struct {
+	opts      Options
+	limiter   *rate.Limiter // nil: the stream is not bounded
+	count     counters
+	wake      *waker
+	lastFault atomic.Int64     // when a fault was read last, in Unix nanoseconds
+	loads     chan loadRequest // to the loaders; full means that the fault is parked
+
+	// registeredCh is closed by Registered: ENOENT is final from then on.
+	registeredCh chan struct{}
+
+	mu         sync.Mutex
+	work       sync.Cond       // on mu: spaces has grown, or the stream has to stop
+	spaces     []*addressSpace // protected by mu; written by the reader only
+	added      []Process       // protected by mu; handed over by Add, taken by the reader
+	registered bool            // protected by mu
+	held       []fault         // protected by mu; of pages that cannot be had, on their way to the reader
+	aborted    error           // protected by mu
+	draining   bool            // protected by mu
+	stopping   bool            // protected by mu; stream workers end
+	ended      bool            // protected by mu
+	killed     int             // protected by mu; processes that were killed or poisoned by us
+	lastErr    error           // protected by mu; of the page that failed last
+}
+
+// NewSession returns a session without processes. Run must be called, also if the restore comes to nothing (Abort).
+func NewSession(opts *Options) (*Session, error) {
+	s := &Session{opts: *opts, registeredCh: make(chan struct{}), loads: make(chan loadRequest, 256)}
+	if err := s.opts.setDefaults(); err != nil {
+		return nil, err
+	}
+	s.work.L = &s.mu
+	if r := s.opts.Rate; r > 0 {
+		// The bucket holds one bulk copy: less could never be taken at once.
+		s.limiter = rate.NewLimiter(rate.Limit(r), bulkPages*PageSize)
+	}
+	w, err := newWaker()
+	if err != nil {
+		return nil, fmt.Errorf("make the session's event descriptors: %w", err)
+	}
+	s.wake = w
+	return s, nil
+}
+
+// Add hands a process to the session, which owns its descriptors from now on, also if Add fails. Its faults are
+// served at once, before Registered too: the restorer itself touches the memory.
+func (s *Session) Add(p Process) error {
+	if p.FD == nil || p.Layout == nil {
+		p.close()
+		return fmt.Errorf("add process %d: no userfaultfd or no layout", p.ID)
+	}
+	if err := p.Layout.Validate(); err != nil {
+		p.close()
+		return fmt.Errorf("add process %d: %w", p.ID, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended || s.stopping {
+		p.close()
+		return fmt.Errorf("add process %d: %w", p.ID, ErrEnded)
+	}
+	s.added = append(s.added, p)
+	s.wake.wake()
+	return nil
+}
+
+// Registered says that all processes have been added and all their regions are registered, and that none has run
+// yet: large ranges without content leave the userfaultfd now.
+func (s *Session) Registered() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.registered {
+		s.registered = true
+		close(s.registeredCh)
+		s.wake.wake()
+	}
+}
+
+// Abort says that the restore has failed. Its processes have not run; what is left of them is killed.
+func (s *Session) Abort(reason error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.aborted == nil {
+		s.aborted = fmt.Errorf("%w: %w", ErrAborted, reason)
+		s.wake.wake()
+	}
+}
+
+// Drain finishes the session: all pages of all processes, forked children included, are brought as fast as possible,
+// whatever the stream policy and rate, and Run returns when nothing depends on it any more.
+func (s *Session) Drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return
+	}
+	s.draining = true
+	if s.limiter != nil {
+		s.limiter.SetLimit(rate.Inf)
+	}
+	s.work.Broadcast()
+	s.wake.wake()
+}
+
+func (s *Session) stateLocked() string {
+	switch {
+	case s.ended:
+		return "ended"
+	case s.draining:
+		return "draining"
+	case s.registered:
+		return "running"
+	case len(s.spaces) > 0 || len(s.added) > 0:
+		return "registering"
+	}
+	return "waiting"
+}
+
+// Run serves the processes until each is complete or gone. It must be called once.
+//
+// If ctx ends before that, processes that still miss pages are stopped, never left to read zeros: they are killed,
+// or, if there is no pidfd for them, their missing pages are poisoned. Run then returns an error that wraps
+// [ErrKilled]; one that wraps [ErrAborted] after Abort; nil when all went well.
+func (s *Session) Run(ctx context.Context) error {
+	defer s.wake.close()
+	stop := context.AfterFunc(ctx, s.wake.wake)
+	defer stop()
+
+	// The workers outlive ctx: stopping is the reader's decision, taken when the processes are dealt with.
+	workCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	g, workCtx := errgroup.WithContext(workCtx)
+	for range s.opts.Workers {
+		g.Go(func() error { s.streamWorker(workCtx); return nil })
+	}
+	for range loaders {
+		g.Go(func() error { s.loader(workCtx); return nil })
+	}
+	g.Go(func() error {
+		defer cancel()
+		defer s.end()
+		return newReader(s).run(ctx)
+	})
+	err := g.Wait()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err != nil:
+		return err
+	case s.aborted != nil:
+		return s.aborted
+	case s.killed > 0:
+		return fmt.Errorf("%w: %d of them", ErrKilled, s.killed)
+	}
+	return nil
+}
+
+// end tells everybody that the reader is gone, and closes what was added too late.
+func (s *Session) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended, s.stopping = true, true
+	for i := range s.added {
+		s.added[i].close()
+	}
+	s.added = nil
+	s.work.Broadcast()
+}
+
+// isRegistered reports whether Registered has been called.
+func (s *Session) isRegistered() bool {
+	select {
+	case <-s.registeredCh:
+		return true
+	default:
+		return false
+	}
+}

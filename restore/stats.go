@@ -1,0 +1,121 @@
+package restore
+
+import (
+	"fmt"
+	"sync/atomic"
+)
+
+// An outcome is how one attempt to resolve a fault ended.
+type outcome uint8
+
+const (
+	// installed: the page is there because of this attempt.
+	installed outcome = iota
+	// alreadyPresent: another attempt, or the process itself, was first. The waiting threads have been woken.
+	alreadyPresent
+	// deferred: the address space is changing; the fault is kept and looked up anew.
+	deferred
+	// loading: the page has to come from storage first.
+	loading
+	// unmapped: nothing is registered at the address any more. The waiting threads have been woken to see that.
+	unmapped
+	// targetGone: the process does not exist any more.
+	targetGone
+	// failed: the content cannot be had; the failure policy applies.
+	failed
+
+	outcomes = int(failed) + 1
+)
+
+var outcomeNames = [outcomes]string{"installed", "already_present", "deferred", "loading", "unmapped", "target_gone", "failed"}
+
+func (o outcome) String() string {
+	if int(o) < outcomes {
+		return outcomeNames[o]
+	}
+	return fmt.Sprintf("outcome(%d)", uint8(o))
+}
+
+// A class says why bytes were installed.
+type class uint8
+
+const (
+	classDemand class = iota // content that a thread waited for, with its neighbours in the same call
+	classStream              // content that nobody had asked for yet
+	classZero                // zeros that a thread waited for
+
+	classes = int(classZero) + 1
+)
+
+var classNames = [classes]string{"demand", "stream", "zero"}
+
+// Stats is what a session has done so far. Byte counts are of memory installed in the processes.
+type Stats struct {
+	State string `json:"state"` // waiting, registering, running, draining, ended
+
+	Processes int `json:"processes"` // ever added, forked children included
+	Live      int `json:"live"`      // still served
+
+	Faults map[string]uint64 `json:"faults"` // attempts to resolve a fault, by outcome
+
+	BytesDemand uint64 `json:"bytes_demand"`
+	BytesStream uint64 `json:"bytes_stream"`
+	BytesZero   uint64 `json:"bytes_zero"`
+
+	PagesTotal   uint64 `json:"pages_total"`   // with content, in all processes that were added
+	PagesSettled uint64 `json:"pages_settled"` // of those: the stream is done with them
+	PagesFailed  uint64 `json:"pages_failed"`  // of those: their content could not be had
+
+	BytesUnregistered uint64 `json:"bytes_unregistered"` // empty memory given back to the kernel before the start
+
+	LastError string `json:"last_error,omitempty"` // of the page that failed last
+}
+
+// counters is Stats while it happens.
+type counters struct {
+	faults       [outcomes]atomic.Uint64
+	bytes        [classes]atomic.Uint64
+	processes    atomic.Int64
+	live         atomic.Int64
+	pagesTotal   atomic.Uint64
+	pagesSettled atomic.Uint64
+	pagesFailed  atomic.Uint64
+	unregistered atomic.Uint64
+}
+
+// Stats returns a copy of the session's counters. It may be called at any time.
+func (s *Session) Stats() Stats {
+	c := &s.count
+	st := Stats{
+		Processes:         int(c.processes.Load()),
+		Live:              int(c.live.Load()),
+		Faults:            make(map[string]uint64, outcomes),
+		BytesDemand:       c.bytes[classDemand].Load(),
+		BytesStream:       c.bytes[classStream].Load(),
+		BytesZero:         c.bytes[classZero].Load(),
+		PagesTotal:        c.pagesTotal.Load(),
+		PagesSettled:      c.pagesSettled.Load(),
+		PagesFailed:       c.pagesFailed.Load(),
+		BytesUnregistered: c.unregistered.Load(),
+	}
+	for o := range outcomes {
+		st.Faults[outcomeNames[o]] = c.faults[o].Load()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.State = s.stateLocked()
+	if s.lastErr != nil {
+		st.LastError = s.lastErr.Error()
+	}
+	return st
+}
+
+func (s *Session) countFault(o outcome) {
+	s.count.faults[o].Add(1)
+	s.opts.Metrics.faults[o].Inc()
+}
+
+func (s *Session) countBytes(c class, n uint64) {
+	s.count.bytes[c].Add(n)
+	s.opts.Metrics.bytes[c].Add(float64(n))
+}

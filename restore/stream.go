@@ -1,0 +1,268 @@
+package restore
+
+import (
+	"context"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"thaw/uffd"
+)
+
+const (
+	// bulkPages is how much one copying call of the stream takes while nobody waits: 256 KiB is where a single call
+	// reaches its full speed (2.8 GB/s a thread, kernel 6.18).
+	bulkPages = 64
+	// busyPages is the same while faults are coming in: the reader waits for a call in flight before it reads.
+	busyPages = 16
+	// busyFor is how long after a fault more faults are expected.
+	busyFor = 2 * time.Millisecond
+	// aheadChunks is how far ahead of the stream storage is asked for pages: 16 MiB keep a local disk busy, and are
+	// not so much that a fault's own read would wait long behind them.
+	aheadChunks = 16
+	// changeWait is how long to leave an address space alone that is changing, or is not registered yet.
+	changeWait = 200 * time.Microsecond
+)
+
+// streamState is the stream's progress through one address space. Work is handed out in chunks of home addresses, so
+// a page that the process moves stays in its chunk.
+type streamState struct {
+	layout *Layout
+	chunks []chunk
+	total  uint64 // pages of content
+
+	// hint is the chunk in which the last fault was: the stream goes on from there, because what a process touches
+	// next is often near. -1: none since the last look.
+	hint atomic.Int64
+
+	mu    sync.Mutex
+	taken []bool // protected by mu; by chunk
+	next  int    // protected by mu; all chunks before it are taken
+	left  int    // protected by mu; chunks that are not finished
+}
+
+func newStreamState(l *Layout) *streamState {
+	st := &streamState{layout: l, chunks: l.chunks(), total: l.Pages()}
+	st.taken = make([]bool, len(st.chunks))
+	st.left = len(st.chunks)
+	st.hint.Store(-1)
+	return st
+}
+
+// near makes the stream go on behind home.
+func (st *streamState) near(home uint64) {
+	i := st.layout.extentAt(home)
+	if i == len(st.layout.Extents) {
+		return
+	}
+	var off uint64
+	if e := &st.layout.Extents[i]; home > e.Addr {
+		off = (home - e.Addr) / PageSize
+	}
+	n := sort.Search(len(st.chunks), func(k int) bool {
+		c := &st.chunks[k]
+		return c.ext > i || c.ext == i && c.off > off
+	})
+	st.hint.Store(int64(max(0, n-1)))
+}
+
+// take returns a chunk that nobody has taken yet.
+func (st *streamState) take() (int, bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if h := int(st.hint.Swap(-1)); h >= 0 {
+		// Where all is taken for 8 MiB, what is farther away is no better than what is next in order.
+		for end := min(h+8, len(st.taken)); h < end; h++ {
+			if !st.taken[h] {
+				st.taken[h] = true
+				return h, true
+			}
+		}
+	}
+	for st.next < len(st.taken) && st.taken[st.next] {
+		st.next++
+	}
+	if st.next == len(st.taken) {
+		return 0, false
+	}
+	st.taken[st.next] = true
+	return st.next, true
+}
+
+// finish says that a chunk is settled.
+func (st *streamState) finish() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.left--
+}
+
+// settled reports whether all content is.
+func (st *streamState) settled() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.left == 0
+}
+
+// streams reports whether the address space's content is to be brought without being asked for. A forked child's
+// is not: most children exec or end, and filling them would multiply memory.
+func (a *addressSpace) streamsLocked() bool {
+	return a.s.draining || a.s.opts.Stream == StreamAll && !a.child
+}
+
+// streamWorker brings chunk after chunk until the session ends.
+func (s *Session) streamWorker(ctx context.Context) {
+	for {
+		a, i, ok := s.takeChunk()
+		if !ok {
+			return
+		}
+		if !a.streamChunk(ctx, i) {
+			continue // the process is gone, or the session ends
+		}
+		a.stream.finish()
+		s.count.pagesSettled.Add(a.stream.chunks[i].pages)
+		if a.stream.settled() {
+			s.wake.wake()
+		}
+	}
+}
+
+// takeChunk waits for work. ok is false when the session ends.
+func (s *Session) takeChunk() (a *addressSpace, i int, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if s.stopping {
+			return nil, 0, false
+		}
+		for _, a := range s.spaces {
+			if !a.streamsLocked() {
+				continue
+			}
+			if i, ok := a.stream.take(); ok {
+				return a, i, true
+			}
+		}
+		s.work.Wait()
+	}
+}
+
+// streamChunk settles one chunk. It returns false if it could not: the process is gone or ctx has ended.
+func (a *addressSpace) streamChunk(ctx context.Context, i int) bool {
+	st := a.stream
+	if ahead := i + aheadChunks; ahead < len(st.chunks) {
+		c := &st.chunks[ahead]
+		a.s.opts.Source.Prefetch(st.layout.Extents[c.ext].Image+c.off, c.pages)
+	}
+	c := st.chunks[i]
+	for left := c.pages; left > 0; c.ext, c.off = c.ext+1, 0 {
+		e := &st.layout.Extents[c.ext]
+		n := min(left, e.Pages-c.off)
+		if !a.streamRun(ctx, e.Addr+c.off*PageSize, e.Image+c.off, n) {
+			return false
+		}
+		left -= n
+	}
+	return true
+}
+
+// streamRun settles pages at consecutive homes and image pages.
+func (a *addressSpace) streamRun(ctx context.Context, home, image, pages uint64) bool {
+	limit := bulkPages
+	for pages > 0 {
+		if a.s.faultedLately() {
+			limit = min(limit, busyPages)
+		}
+		n, ok := a.streamStep(ctx, home, image, min(pages, uint64(limit)))
+		switch {
+		case !ok:
+			return false
+		case n == 0: // the mapping ends within the range that was tried, or is changing
+			limit = max(1, limit/4)
+			continue
+		}
+		home, image, pages = home+n*PageSize, image+n, pages-n
+		limit = min(bulkPages, limit*2)
+	}
+	return true
+}
+
+// streamStep settles the first of the pages, and returns how many; 0 means again, with less.
+func (a *addressSpace) streamStep(ctx context.Context, home, image, pages uint64) (settled uint64, ok bool) {
+	data, n, err := a.s.opts.Source.Load(image, int(pages))
+	if err != nil {
+		if !a.failPage(home, image, err) {
+			return 0, a.pause(ctx, holdRetry)
+		}
+		return 1, true
+	}
+	if data == nil {
+		return uint64(n), true // zero: the kernel's own, once this is over
+	}
+	if l := a.s.limiter; l != nil && l.WaitN(ctx, n*PageSize) != nil {
+		return 0, false
+	}
+	res, skipped := a.copyHome(home, data[:n*PageSize])
+	if skipped > 0 {
+		return skipped, true
+	}
+	done := res.Bytes / PageSize
+	if res.Bytes > 0 {
+		a.s.countBytes(classStream, res.Bytes)
+	}
+	switch res.Outcome {
+	case uffd.Done:
+		return done, true
+	case uffd.Exists:
+		return done + 1, true
+	case uffd.Again, uffd.NoMemory:
+		if done == 0 {
+			return 0, a.pause(ctx, changeWait)
+		}
+		return done, true
+	case uffd.NotRegistered:
+		switch {
+		case done > 0:
+			return done, true
+		case !a.s.isRegistered():
+			return 0, a.pause(ctx, changeWait)
+		case n > 1:
+			return 0, true
+		}
+		return 1, true // a page that is not ours any more
+	case uffd.Gone:
+		return 0, false
+	}
+	// The source's memory could not be read, or the kernel does not understand us.
+	if !a.failPage(home, image, res.Err()) {
+		return 0, a.pause(ctx, holdRetry)
+	}
+	return 1, true
+}
+
+// copyHome copies data to wherever its home is mapped now. skipped is the number of pages for which it is nowhere.
+func (a *addressSpace) copyHome(home uint64, data []byte) (res uffd.Result, skipped uint64) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if a.gone {
+		return uffd.Result{Outcome: uffd.Gone}, 0
+	}
+	addr, n, ok := a.pages.locate(home, uint64(len(data)))
+	if !ok {
+		return uffd.Result{}, n / PageSize
+	}
+	return a.fd.Copy(addr, data[:n], 0), 0
+}
+
+// pause waits, and reports whether the session still goes on.
+func (a *addressSpace) pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
