@@ -1,0 +1,44 @@
+# Two commands do all: `make demo` and `make test`. Both need root for what they do to processes, and Go.
+
+SHELL := /bin/bash
+export THAW_DEPS ?= $(CURDIR)/.deps
+# Debian packages of the host: what set-up, demo and tests run.
+DEMO_PACKAGES := runc mmdebstrap iproute2 curl
+TEST_PACKAGES := gcc libc6-dev
+
+.PHONY: build deps demo demo-large test test-race lint fuzz generate clean clean-deps
+
+build: ## build bin/thawd and bin/thaw
+	go build -o bin/ ./cmd/...
+
+deps: ## system packages, CRIU and the root file system, once
+	scripts/setup-system.sh $(DEMO_PACKAGES) $(TEST_PACKAGES)
+	scripts/setup-criu.sh
+	scripts/setup-rootfs.sh
+
+demo: deps build ## freeze and thaw a MiniLM embedder; compare with cold start and CRIU; out/demo/report.json
+	go run ./bench/demo -workload minilm -out out/demo $(DEMO_FLAGS)
+
+demo-large: deps build ## the same with a 1.3 GB transformer; out/demo-large/report.json
+	go run ./bench/demo -workload large -out out/demo-large $(DEMO_FLAGS)
+
+test: ## all tests, the privileged ones too, with a summary
+	scripts/test.sh
+
+test-race: ## the tests of what runs concurrently, under the race detector
+	scripts/test.sh -race ./uffd/... ./pagestore/... ./restore/... ./control/... ./daemon/... ./internal/...
+
+lint: ## go vet, gofmt, golangci-lint where it is installed
+	scripts/lint.sh
+
+fuzz: ## every fuzz target for a minute (FUZZTIME=1m)
+	scripts/fuzz.sh $(or $(FUZZTIME),1m)
+
+generate: ## docs that are made from code (command line reference)
+	go generate ./...
+
+clean: ## what was built
+	rm -rf bin out
+
+clean-deps: ## everything that set-up made below .deps (system packages stay)
+	scripts/clean-deps.sh

@@ -1,0 +1,96 @@
+// Package arch holds the project's structure to what docs/architecture.md says of it.
+package arch
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// mayImport says, for each package (or folder, with /...), which packages of the project it may import directly.
+// A package that is not listed fails the test: a new package begins with its arrows.
+var mayImport = map[string][]string{
+	"thaw/uffd":                   {},
+	"thaw/uffd/uffdtest":          {"thaw/uffd", "thaw/internal/..."},
+	"thaw/internal/...":           {"thaw/internal/...", "thaw/uffd"},
+	"thaw/pagestore":              {"thaw/pagestore/internal/...", "thaw/internal/durable"},
+	"thaw/pagestore/internal/...": {"thaw/pagestore/internal/...", "thaw/internal/durable"},
+	"thaw/restore":                {"thaw/uffd"},
+	"thaw/restore/criu":           {"thaw/restore", "thaw/uffd", "thaw/internal/..."},
+	"thaw/restore/criu/lazypages": {"thaw/restore", "thaw/restore/criu", "thaw/uffd", "thaw/internal/..."},
+	"thaw/checkpoint":             {},
+	"thaw/doctor":                 {"thaw/uffd", "thaw/checkpoint"},
+	"thaw/control":                {},
+	"thaw/daemon":                 {"thaw/control", "thaw/pagestore", "thaw/restore/...", "thaw/uffd", "thaw/internal/..."},
+	"thaw/bench/...":              {"thaw/bench/...", "thaw/checkpoint", "thaw/control", "thaw/internal/..."},
+	"thaw/cmd/...":                {"thaw/..."},
+}
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+}
+
+func TestImportsPointOneWay(t *testing.T) {
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "thaw/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	n := 0
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; n++ {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		allowed, ok := rule(p.ImportPath)
+		if !ok {
+			t.Errorf("%s is in no rule: say in mayImport, and in docs/architecture.md, what it may import", p.ImportPath)
+			continue
+		}
+		for _, imp := range p.Imports {
+			ours := imp == "thaw" || strings.HasPrefix(imp, "thaw/")
+			if ours && !slices.ContainsFunc(allowed, func(a string) bool { return match(a, imp) }) {
+				t.Errorf("%s imports %s: that arrow points the wrong way", p.ImportPath, imp)
+			}
+		}
+	}
+	if n < 10 {
+		t.Errorf("go list named only %d packages: the test is not looking at the project", n)
+	}
+}
+
+func TestUffdNeedsOnlyTheKernel(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{join .Imports "\n"}}`, "thaw/uffd").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	for _, imp := range strings.Fields(string(out)) {
+		if strings.Contains(imp, ".") && imp != "golang.org/x/sys/unix" {
+			t.Errorf("uffd imports %s; it may use the standard library and golang.org/x/sys/unix only", imp)
+		}
+	}
+}
+
+// rule returns what path may import: the longest matching entry of mayImport.
+func rule(path string) ([]string, bool) {
+	best := ""
+	for k := range mayImport {
+		if match(k, path) && len(k) > len(best) {
+			best = k
+		}
+	}
+	return mayImport[best], best != ""
+}
+
+func match(pattern, path string) bool {
+	if dir, ok := strings.CutSuffix(pattern, "/..."); ok {
+		return path == dir || strings.HasPrefix(path, dir+"/")
+	}
+	return pattern == path
+}
