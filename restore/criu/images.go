@@ -1,0 +1,248 @@
+package criu
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/inventory"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/pstree"
+
+	"thaw/restore"
+)
+
+// A Task is a process of the dumped tree.
+type Task struct {
+	PID    int  // image pid
+	Zombie bool // it had exited; it has no memory
+
+	// Regions are the mappings that a lazy restore registers with userfaultfd, in address order.
+	Regions []restore.Region
+
+	// Lazy are the pages with content that lie in Regions, Eager the others, in address order; no run crosses the
+	// border of a mapping. What lies in a region and in neither list is zero.
+	Lazy, Eager []Run
+}
+
+// Images is a checked folder of CRIU images. It is immutable but for Close, and safe for concurrent use.
+type Images struct {
+	// Tasks is the process tree in the order of the images, parents before their children.
+	Tasks []Task
+
+	dir    string
+	chain  *chain
+	shared []segment
+}
+
+// A segment is a shared memory segment. It is never lazy.
+type segment struct {
+	name string // of its pagemap image
+	runs []Run
+}
+
+// Open parses the images in dir, and those of the parent dumps they build on, and checks all that a restore's memory
+// depends on. It opens the pages files but does not read them. An error wraps ErrImages and names the file.
+//
+// The caller closes the Images.
+func Open(dir string) (*Images, error) {
+	return open(dir, (*chain).runs)
+}
+
+// OpenRemote is Open for images whose lazy pages come from a page server. Only the pages that `criu restore
+// --lazy-pages` leaves out are listed, each as Remote, and no pages file is needed.
+func OpenRemote(dir string) (*Images, error) {
+	return open(dir, (*chain).remoteRuns)
+}
+
+func open(dir string, runs func(*chain, string) ([]Run, error)) (*Images, error) {
+	c, err := openChain(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open images in %s: %w", dir, err)
+	}
+	im := &Images{dir: dir, chain: c}
+	if err := im.load(runs); err != nil {
+		c.close()
+		return nil, fmt.Errorf("open images in %s: %w", dir, err)
+	}
+	return im, nil
+}
+
+func (im *Images) load(runs func(*chain, string) ([]Run, error)) error {
+	if _, err := readImage(filepath.Join(im.dir, "inventory.img"), "inventory.img", magicInventory, parseInventory); err != nil {
+		return err
+	}
+	pids, err := readImage(filepath.Join(im.dir, "pstree.img"), "pstree.img", magicPstree, parsePstree)
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		t, err := im.loadTask(pid, runs)
+		if err != nil {
+			return err
+		}
+		im.Tasks = append(im.Tasks, t)
+	}
+	return im.loadRest(runs)
+}
+
+// loadTask reads what the images say about one task.
+func (im *Images) loadTask(pid int, runs func(*chain, string) ([]Run, error)) (Task, error) {
+	t := Task{PID: pid}
+	name := fmt.Sprintf("core-%d.img", pid)
+	state, err := readImage(filepath.Join(im.dir, name), name, magicCore, parseCore)
+	if err != nil {
+		return t, err
+	}
+	if t.Zombie = state == taskDead || state == taskZombie; t.Zombie {
+		return t, nil
+	}
+	name = fmt.Sprintf("mm-%d.img", pid)
+	mem, err := readImage(filepath.Join(im.dir, name), name, magicMM, parseMM)
+	if err != nil {
+		return t, err
+	}
+	t.Regions = mem.regions()
+	name = fmt.Sprintf("pagemap-%d.img", pid)
+	pages, err := runs(im.chain, name)
+	if err != nil {
+		return t, err
+	}
+	t.Lazy, t.Eager, err = mem.classify(pages, name)
+	return t, err
+}
+
+// loadRest reads the shared memory segments, and looks for tasks that the process tree does not name: pstree.img has
+// no count, so a truncated one looks like a smaller tree.
+func (im *Images) loadRest(runs func(*chain, string) ([]Run, error)) error {
+	entries, err := os.ReadDir(im.dir)
+	if err != nil {
+		return err
+	}
+	known := make(map[string]bool)
+	for _, t := range im.Tasks {
+		if !t.Zombie {
+			known[strconv.Itoa(t.PID)] = true
+		}
+	}
+	for _, e := range entries {
+		if pid, ok := imageID(e.Name(), "mm-"); ok && !known[pid] {
+			return badFile("pstree.img", "does not list task %s alive, which has memory in %s: it is truncated, or of another dump", pid, e.Name())
+		}
+		if _, ok := imageID(e.Name(), "pagemap-shmem-"); ok {
+			pages, err := runs(im.chain, e.Name())
+			if err != nil {
+				return err
+			}
+			im.shared = append(im.shared, segment{e.Name(), pages})
+		}
+	}
+	return nil
+}
+
+// imageID returns what stands between prefix and ".img".
+func imageID(name, prefix string) (string, bool) {
+	rest, ok := strings.CutPrefix(name, prefix)
+	if !ok {
+		return "", false
+	}
+	return strings.CutSuffix(rest, ".img")
+}
+
+// Files returns the pages files that runs refer to. They belong to the Images and are closed with it.
+func (im *Images) Files() []*os.File { return im.chain.files }
+
+// Close closes the pages files.
+func (im *Images) Close() error { return im.chain.close() }
+
+// parseInventory reads inventory.img and returns the version of the format.
+func parseInventory(er *entryReader) (uint32, error) {
+	var entry inventory.InventoryEntry
+	if err := er.strict(&entry); err == io.EOF {
+		return 0, badFile(er.name, "holds no record: it is truncated")
+	} else if err != nil {
+		return 0, err
+	}
+	if v := entry.GetImgVersion(); v != 1 && v != 2 {
+		return 0, unsupported(er.name, 0, "version %d of the image format", v)
+	}
+	return entry.GetImgVersion(), er.end()
+}
+
+// parsePstree reads pstree.img and returns the pids of the tasks. The rest of an entry is not looked at: CRIU fills
+// the threads of zombies with arbitrary numbers.
+func parsePstree(er *entryReader) ([]int, error) {
+	var pids []int
+	seen := make(map[uint32]bool)
+	for {
+		var entry pstree.PstreeEntry
+		if err := er.strict(&entry); err == io.EOF {
+			break
+		} else if err != nil {
+			return nil, err
+		}
+		pid := entry.GetPid()
+		if pid == 0 || pid > math.MaxInt32 {
+			return nil, badEntry(er.name, er.index, "pid %d", pid)
+		}
+		if seen[pid] {
+			return nil, badEntry(er.name, er.index, "pid %d stands there twice", pid)
+		}
+		seen[pid] = true
+		pids = append(pids, int(pid))
+	}
+	if len(pids) == 0 {
+		return nil, badFile(er.name, "lists no task: it is truncated")
+	}
+	return pids, nil
+}
+
+// States of a task in its core image. They are part of CRIU's format.
+const (
+	taskAlive   = 1
+	taskDead    = 2
+	taskStopped = 3
+	taskZombie  = 6
+)
+
+// parseCore reads core-PID.img and returns the state of the task.
+//
+// Fields that are not known are let pass, unlike elsewhere: this file holds registers, timers, signals and the like,
+// it is CRIU that reads them, and of memory it says nothing.
+func parseCore(er *entryReader) (uint32, error) {
+	var entry core.CoreEntry
+	if err := er.next(&entry); err == io.EOF {
+		return 0, badFile(er.name, "holds no record: it is truncated")
+	} else if err != nil {
+		return 0, err
+	}
+	if err := er.end(); err != nil {
+		return 0, err
+	}
+	if m := entry.GetMtype(); m != core.CoreEntry_X86_64 {
+		return 0, unsupported(er.name, 0, "machine %v", m)
+	}
+	if entry.Tc == nil {
+		return 0, badEntry(er.name, 0, "says nothing about the task: it is the image of a thread")
+	}
+	switch state := entry.GetTc().GetTaskState(); state {
+	case taskAlive, taskDead, taskStopped, taskZombie:
+		return state, nil
+	default:
+		return 0, unsupported(er.name, 0, "task state %d", state)
+	}
+}
+
+// layout returns what a session has to know about the task. imagePage gives the image page of a run's first page.
+func (t *Task) layout(lazy []Run, imagePage func(r *Run) uint64) restore.Layout {
+	l := restore.Layout{Regions: t.Regions}
+	for i := range lazy {
+		r := &lazy[i]
+		l.Extents = append(l.Extents, restore.Extent{Addr: r.Addr, Pages: r.Pages, Image: imagePage(r)})
+	}
+	return l
+}

@@ -1,0 +1,175 @@
+package criu
+
+import (
+	"io"
+	"slices"
+
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
+
+	"thaw/restore"
+)
+
+// Bits of a mapping's status and flags in mm.img, and positions of its madvise bitmap. They are part of CRIU's format
+// and of the kernel's interface.
+const (
+	statusRegular     = 1 << 0
+	statusVsyscall    = 1 << 2
+	statusVDSO        = 1 << 3
+	statusHeap        = 1 << 5 // the brk heap
+	statusAnonPrivate = 1 << 9
+	statusVVAR        = 1 << 12
+	statusShadowStack = 1 << 15
+	statusGuard       = 1 << 16 // not a mapping: a range inside one that MADV_GUARD_INSTALL guards
+	statusPlugin      = 1 << 27
+
+	mapPrivate   = 0x2
+	mapAnonymous = 0x20
+	mapGrowsDown = 0x100
+	mapLocked    = 0x2000
+	mapNoReserve = 0x4000
+	mapHugeTLB   = 0x40000
+
+	madvWipeOnFork = 18
+)
+
+// addressLimit is the end of the user addresses of x86-64 with five levels of page tables.
+const addressLimit = 1<<56 - restore.PageSize
+
+// A mapping is one mapping of a task.
+type mapping struct {
+	start, end uint64
+	flags      uint32
+	status     uint32
+	madvise    uint64 // bit n: madvise(n) is in force
+}
+
+// lazy says whether CRIU registers the mapping with userfaultfd when it restores with --lazy-pages, and restores its
+// pages from nowhere else.
+//
+// CRIU registers shadow stacks too, but needs their contents before that, so they are not lazy.
+func (m *mapping) lazy() bool {
+	const (
+		want     = statusRegular | statusAnonPrivate
+		mustNot  = statusVsyscall | statusVDSO | statusVVAR | statusShadowStack | statusGuard | statusPlugin
+		wantMap  = mapPrivate | mapAnonymous
+		unwanted = mapLocked | mapHugeTLB
+	)
+	return m.status&(want|mustNot) == want && m.flags&(wantMap|unwanted) == wantMap && m.end <= addressLimit
+}
+
+// region returns what a session has to know about the mapping, which is lazy.
+func (m *mapping) region() restore.Region {
+	return restore.Region{
+		Start: m.start,
+		End:   m.end,
+		// brk heaps and stacks are never moved by mremap, and glibc's thread arenas, the users of MAP_NORESERVE
+		// that matter, are not either. Anything else may be a chunk of malloc, which grows by mremap.
+		Splittable: m.status&statusHeap != 0 || m.flags&(mapGrowsDown|mapNoReserve) != 0,
+		WipeOnFork: m.madvise&(1<<madvWipeOnFork) != 0,
+	}
+}
+
+// A memoryMap is the mappings of a task.
+type memoryMap struct {
+	mappings []mapping // sorted by address, not overlapping
+	guards   []mapping // guarded ranges, sorted by address
+}
+
+// parseMM reads mm-PID.img.
+func parseMM(er *entryReader) (*memoryMap, error) {
+	var entry mm.MmEntry
+	if err := er.strict(&entry); err == io.EOF {
+		return nil, badFile(er.name, "holds no record: it is truncated")
+	} else if err != nil {
+		return nil, err
+	}
+	if err := er.end(); err != nil {
+		return nil, err
+	}
+	mem := &memoryMap{}
+	for i, v := range entry.GetVmas() {
+		m := mappingOf(v)
+		if m.start%restore.PageSize != 0 || m.end%restore.PageSize != 0 || m.start >= m.end {
+			return nil, badEntry(er.name, 0, "mapping %d [%#x, %#x) is not a range of pages", i, m.start, m.end)
+		}
+		if m.status&statusGuard != 0 {
+			mem.guards = append(mem.guards, m)
+			continue
+		}
+		mem.mappings = append(mem.mappings, m)
+	}
+	byStart := func(a, b mapping) int {
+		if a.start < b.start {
+			return -1
+		}
+		if a.start > b.start {
+			return 1
+		}
+		return 0
+	}
+	slices.SortFunc(mem.guards, byStart)
+	if !slices.IsSortedFunc(mem.mappings, byStart) {
+		return nil, badEntry(er.name, 0, "the mappings are out of order")
+	}
+	for i := 1; i < len(mem.mappings); i++ {
+		a, b := mem.mappings[i-1], mem.mappings[i]
+		if a.end > b.start {
+			return nil, badEntry(er.name, 0, "mappings [%#x, %#x) and [%#x, %#x) overlap", a.start, a.end, b.start, b.end)
+		}
+	}
+	return mem, nil
+}
+
+func mappingOf(v *vma.VmaEntry) mapping {
+	return mapping{
+		start:   v.GetStart(),
+		end:     v.GetEnd(),
+		flags:   v.GetFlags(),
+		status:  v.GetStatus(),
+		madvise: v.GetMadv(),
+	}
+}
+
+// regions returns the lazy mappings.
+func (mem *memoryMap) regions() []restore.Region {
+	var out []restore.Region
+	for i := range mem.mappings {
+		if m := &mem.mappings[i]; m.lazy() {
+			out = append(out, m.region())
+		}
+	}
+	return out
+}
+
+// classify sorts the runs of a task into those that are restored lazily and those that are not, cut at the borders of
+// the mappings: a run may cross them, but UFFDIO_COPY may not. runs are sorted by address and do not overlap; name is
+// the pagemap they came from.
+func (mem *memoryMap) classify(runs []Run, name string) (lazy, eager []Run, err error) {
+	maps, guards := mem.mappings, mem.guards
+	for _, r := range runs {
+		for len(guards) > 0 && guards[0].end <= r.Addr {
+			guards = guards[1:]
+		}
+		if len(guards) > 0 && guards[0].start < r.end() {
+			return nil, nil, badFile(name, "has pages in the guarded range [%#x, %#x), which can have none", guards[0].start, guards[0].end)
+		}
+		for r.Pages > 0 {
+			for len(maps) > 0 && maps[0].end <= r.Addr {
+				maps = maps[1:]
+			}
+			if len(maps) == 0 || r.Addr < maps[0].start {
+				return nil, nil, badFile(name, "has a page at %#x, where the task has no mapping", r.Addr)
+			}
+			part := r
+			part.Pages = min(r.Pages, (maps[0].end-r.Addr)/restore.PageSize)
+			if maps[0].lazy() {
+				lazy = appendRun(lazy, part, maps[0].start)
+			} else {
+				eager = appendRun(eager, part, 0)
+			}
+			r = r.skip(part.Pages)
+		}
+	}
+	return lazy, eager, nil
+}

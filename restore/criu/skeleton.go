@@ -1,0 +1,174 @@
+package criu
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/pagemap"
+	"google.golang.org/protobuf/proto"
+
+	"thaw/restore"
+)
+
+// SkeletonMarker is the file that tells a skeleton from a folder of complete images. `criu restore` does not look at
+// it. Restoring a skeleton without --lazy-pages is an error that CRIU does not notice; who starts CRIU can.
+const SkeletonMarker = "thaw-skeleton"
+
+const skeletonNote = "These are CRIU images without the contents of the pages that are restored lazily.\n" +
+	"Restore them with --lazy-pages and a server that has the pages. Without it, CRIU hangs.\n"
+
+// maxEntryPages is the most pages that an entry of a skeleton's pagemap has: 4 MiB, as in CRIU's own dumps. CRIU's
+// daemon takes a buffer of the size of the largest entry and counts its bytes in an int.
+const maxEntryPages = 1024
+
+// WriteSkeleton writes into the empty folder dir what a lazy restore of the images needs besides the lazy pages: the
+// pages that are not lazy, pagemaps that say so, and a copy of all other files of the folder, those of the container
+// runtime too. Parent dumps are flattened into it.
+//
+// The files are not synced. On error the folder is left as it is.
+func (im *Images) WriteSkeleton(dir string) error {
+	w := skeletonWriter{im: im, dir: dir, buf: make([]byte, 1<<20)}
+	if err := w.write(); err != nil {
+		return fmt.Errorf("write skeleton: %w", err)
+	}
+	return nil
+}
+
+type skeletonWriter struct {
+	im      *Images
+	dir     string
+	pagesID uint32 // of the pages file written last
+	buf     []byte
+}
+
+func (w *skeletonWriter) write() error {
+	if err := w.copyRest(); err != nil {
+		return err
+	}
+	for i := range w.im.Tasks {
+		t := &w.im.Tasks[i]
+		if t.Zombie {
+			continue
+		}
+		if err := w.writePages(fmt.Sprintf("pagemap-%d.img", t.PID), t.Lazy, t.Eager); err != nil {
+			return err
+		}
+	}
+	for _, s := range w.im.shared {
+		if err := w.writePages(s.name, nil, s.runs); err != nil {
+			return err
+		}
+	}
+	return w.create(SkeletonMarker, func(f *os.File) error {
+		_, err := f.WriteString(skeletonNote)
+		return err
+	})
+}
+
+// copyRest copies the files that stay as they are. What is not a regular file is not part of the images: the link to
+// the parent, sockets, folders of other dumps.
+func (w *skeletonWriter) copyRest() error {
+	entries, err := os.ReadDir(w.im.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if !e.Type().IsRegular() || name == SkeletonMarker {
+			continue
+		}
+		if strings.HasSuffix(name, ".img") && (strings.HasPrefix(name, "pages-") || strings.HasPrefix(name, "pagemap-")) {
+			continue
+		}
+		if err := w.copyFile(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *skeletonWriter) copyFile(name string) error {
+	src, err := os.Open(filepath.Join(w.im.dir, name))
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	return w.create(name, func(f *os.File) error {
+		_, err := io.Copy(f, src)
+		return err
+	})
+}
+
+// create makes the file called name, which must not exist, and has fill write it.
+func (w *skeletonWriter) create(name string, fill func(*os.File) error) error {
+	f, err := os.OpenFile(filepath.Join(w.dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(fill(f), f.Close())
+}
+
+// writePages writes a pagemap with the entries of both lists, and a pages file with the bytes of the eager ones.
+func (w *skeletonWriter) writePages(name string, lazy, eager []Run) error {
+	w.pagesID++
+	id := w.pagesID
+	err := w.create(fmt.Sprintf("pages-%d.img", id), func(f *os.File) error {
+		for i := range eager {
+			if err := w.copyRun(f, &eager[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return w.create(name, func(f *os.File) error {
+		iw := newImageWriter(f, magicPagemap)
+		iw.record(&pagemap.PagemapHead{PagesId: &id})
+		for len(lazy) > 0 || len(eager) > 0 {
+			if len(eager) == 0 || len(lazy) > 0 && lazy[0].Addr < eager[0].Addr {
+				writeEntries(iw, lazy[0], flagLazy)
+				lazy = lazy[1:]
+			} else {
+				writeEntries(iw, eager[0], flagPresent)
+				eager = eager[1:]
+			}
+		}
+		return iw.flush()
+	})
+}
+
+// writeEntries writes the entries of one run. Their number of pages goes into both fields that have carried it: CRIU
+// reads one or the other, by its version.
+func writeEntries(iw *imageWriter, r Run, flags uint32) {
+	for r.Pages > 0 {
+		n := min(r.Pages, maxEntryPages)
+		iw.record(&pagemap.PagemapEntry{
+			Vaddr:         proto.Uint64(r.Addr),
+			CompatNrPages: proto.Uint32(uint32(n)),
+			Flags:         proto.Uint32(flags),
+			NrPages:       proto.Uint64(n),
+		})
+		r.Addr += n * restore.PageSize
+		r.Pages -= n
+	}
+}
+
+func (w *skeletonWriter) copyRun(f *os.File, r *Run) error {
+	src := w.im.chain.files[r.File]
+	want := int64(r.Pages) * restore.PageSize
+	// The wrapper hides methods of *os.File that would make the copy go by other ways, with small buffers.
+	n, err := io.CopyBuffer(struct{ io.Writer }{f}, io.NewSectionReader(src, r.Offset, want), w.buf)
+	if err != nil {
+		return err
+	}
+	if n != want {
+		return badFile(filepath.Base(src.Name()), "ends at byte %d, %d bytes short: it was truncated while it was read", r.Offset+n, want-n)
+	}
+	return nil
+}
