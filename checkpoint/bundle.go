@@ -1,0 +1,155 @@
+package checkpoint
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Bundle describes a container that can be frozen: a read-only root file system that all containers share, a memory-backed
+// /tmp, and pid, mount, IPC, UTS and network namespaces of its own. Its process runs as uid 0 of the host's user
+// namespace, because CRIU without CAP_SYS_RESOURCE cannot read the limits of a process of another uid.
+type Bundle struct {
+	// Rootfs is the absolute path of the root file system. It is mounted read-only and never written to.
+	Rootfs string
+	// Args is the command line of the process.
+	Args []string
+	// Env is its environment, as KEY=value. PATH is set if Env does not set it.
+	Env []string
+	// Dir is its working folder, by default "/".
+	Dir string
+	// Binds are folders of the host that the container sees.
+	Binds []Bind
+	// CgroupsPath is the container's cgroup below the root of each hierarchy, such as "/thaw/demo-1". No two containers
+	// may share one. Empty means runc's choice: the container's id below the cgroup of runc itself.
+	CgroupsPath string
+	// CRIU holds options for CRIU; Write puts them beside config.json.
+	CRIU Config
+}
+
+// Bind is a folder or a file of the host that a container sees, read-only unless Writable.
+type Bind struct {
+	// Source is the absolute path on the host.
+	Source string
+	// Target is the absolute path in the container. It must be there in the root file system: runc would otherwise
+	// make it, in the root file system that all containers share.
+	Target   string
+	Writable bool
+}
+
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// criuConfigFile is the name of the CRIU configuration file in a bundle.
+const criuConfigFile = "criu.conf"
+
+// Write makes the folder dir, if it is not there, and writes the bundle into it. Restores of one snapshot need a bundle
+// each, with a cgroup of its own; everything else in the bundle must be what it was at the freeze.
+func (b *Bundle) Write(dir string) error {
+	if err := b.check(); err != nil {
+		return err
+	}
+	if err := makeDirs(dir); err != nil {
+		return err
+	}
+	config := filepath.Join(dir, criuConfigFile)
+	if err := b.CRIU.WriteFile(config); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(b.spec(config), "", "\t")
+	if err != nil {
+		return fmt.Errorf("encode bundle: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), data, 0o644); err != nil {
+		return fmt.Errorf("write bundle: %w", err)
+	}
+	return nil
+}
+
+func (b *Bundle) check() error {
+	if len(b.Args) == 0 {
+		return fmt.Errorf("bundle of %s: no command line", b.Rootfs)
+	}
+	if !filepath.IsAbs(b.Rootfs) {
+		return fmt.Errorf("root file system: %w: %q", ErrNotAbsolute, b.Rootfs)
+	}
+	for _, bind := range b.Binds {
+		if !filepath.IsAbs(bind.Source) {
+			return fmt.Errorf("source of %s: %w: %q", bind.Target, ErrNotAbsolute, bind.Source)
+		}
+		if _, err := os.Stat(filepath.Join(b.Rootfs, bind.Target)); err != nil {
+			return fmt.Errorf("target of a bind must be there in the root file system: %w", err)
+		}
+	}
+	return nil
+}
+
+// spec returns the OCI configuration.
+func (b *Bundle) spec(criuConfig string) *specs.Spec {
+	return &specs.Spec{
+		// The version that runc 1.1 writes itself; nothing newer is used.
+		Version:  "1.0.2",
+		Root:     &specs.Root{Path: b.Rootfs, Readonly: true},
+		Hostname: "thaw",
+		Process: &specs.Process{
+			Args:            b.Args,
+			Env:             b.environ(),
+			Cwd:             orDefault(b.Dir, "/"),
+			Capabilities:    capabilities(),
+			NoNewPrivileges: true,
+		},
+		Mounts:      b.mounts(),
+		Annotations: map[string]string{ConfigAnnotation: criuConfig},
+		Linux: &specs.Linux{
+			CgroupsPath: b.CgroupsPath,
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.PIDNamespace},
+				{Type: specs.MountNamespace},
+				{Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace},
+				{Type: specs.NetworkNamespace},
+			},
+			Resources: &specs.LinuxResources{
+				Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}},
+			},
+			MaskedPaths:   []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"},
+			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+		},
+	}
+}
+
+func (b *Bundle) environ() []string {
+	env := slices.Clone(b.Env)
+	if !slices.ContainsFunc(env, func(s string) bool { return len(s) >= 5 && s[:5] == "PATH=" }) {
+		env = append(env, defaultPath)
+	}
+	return env
+}
+
+// capabilities are those of a process that needs no privilege: it may signal its own children and listen on low ports.
+func capabilities() *specs.LinuxCapabilities {
+	few := []string{"CAP_KILL", "CAP_NET_BIND_SERVICE"}
+	return &specs.LinuxCapabilities{Bounding: few, Effective: few, Permitted: few}
+}
+
+func (b *Bundle) mounts() []specs.Mount {
+	mounts := []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc"},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=64k"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
+		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777"}},
+		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
+		{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=1777"}},
+	}
+	for _, bind := range b.Binds {
+		options := []string{"rbind", "nosuid", "nodev"}
+		if !bind.Writable {
+			options = append(options, "ro")
+		}
+		mounts = append(mounts, specs.Mount{Destination: bind.Target, Type: "bind", Source: bind.Source, Options: options})
+	}
+	return mounts
+}

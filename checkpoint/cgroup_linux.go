@@ -1,0 +1,133 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// cgroupDirs returns the folders of the cgroup path in all hierarchies that are mounted: one with cgroup v2, one for each
+// group of controllers with v1. Folders that do not exist are left out. An empty path has none.
+func cgroupDirs(path string) ([]string, error) {
+	if path == "" || path == "/" {
+		return nil, nil
+	}
+	all, err := mounts()
+	if err != nil {
+		return nil, err
+	}
+	var dirs []string
+	for _, m := range all {
+		if m.fsType != "cgroup" && m.fsType != "cgroup2" {
+			continue
+		}
+		dir := filepath.Join(m.point, path)
+		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs, nil
+}
+
+// cgroupPIDs returns the processes in the given cgroup folders and in those below them.
+func cgroupPIDs(dirs []string) ([]int, error) {
+	seen := make(map[int]bool)
+	var pids []int
+	for _, dir := range dirs {
+		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil || entry.Name() != "cgroup.procs" {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+				return nil
+			}
+			for _, field := range strings.Fields(string(data)) {
+				if pid, err := strconv.Atoi(field); err == nil && pid > 0 && !seen[pid] {
+					seen[pid] = true
+					pids = append(pids, pid)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read processes of cgroup %s: %w", dir, err)
+		}
+	}
+	return pids, nil
+}
+
+// killTimeout bounds the wait for a killed process. Its end may take a while where it has gigabytes to give back.
+const killTimeout = 30 * time.Second
+
+// removeCgroup kills what is left in a cgroup and removes it from all hierarchies. Only to be called with a path that
+// was made for one container.
+func removeCgroup(path string) error {
+	dirs, err := cgroupDirs(path)
+	if err != nil {
+		return err
+	}
+	pids, err := cgroupPIDs(dirs)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, pid := range pids {
+		errs = append(errs, killAndWait(pid, killTimeout))
+	}
+	for _, dir := range dirs {
+		errs = append(errs, removeCgroupDir(dir))
+	}
+	return errors.Join(errs...)
+}
+
+// removeCgroupDir removes a cgroup folder and those below it. Its files belong to the kernel and go with it.
+func removeCgroupDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if entry.IsDir() {
+			if err := removeCgroupDir(filepath.Join(dir, entry.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT {
+		return &fs.PathError{Op: "rmdir", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// killAndWait kills a process that need not be our child and waits for its end. A process that is gone is fine.
+func killAndWait(pid int, timeout time.Duration) error {
+	p, err := openProcess(pid)
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if err := p.Kill(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return p.Wait(ctx)
+}

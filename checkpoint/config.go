@@ -1,0 +1,69 @@
+package checkpoint
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Config holds CRIU options that runc has no flags for. They reach CRIU through a configuration file that the bundle
+// names in [ConfigAnnotation]; what stands in it wins over what runc says. The zero value is right for containers that
+// have no open connections to the outside.
+type Config struct {
+	// NetworkLock is how CRIU holds back packets while it dumps: "skip" (the default), "iptables" or "nftables". The
+	// latter two need these tools on the host, and are of use only to processes with open TCP connections.
+	NetworkLock string
+	// ManageCgroups is CRIU's mode for cgroups: "ignore" (the default), "none", "props", "soft", "full" or "strict".
+	// With "ignore" a restored process stays in the cgroup that runc put CRIU into, which is the container's own; the
+	// other modes make CRIU mount the cgroup hierarchies and write the dumped properties into them.
+	ManageCgroups string
+	// ActionScript is the path of a program that CRIU runs at each stage with CRTOOLS_SCRIPT_ACTION set, empty for none.
+	// "pre-resume" is the stage in which all memory of a lazy restore is registered and nothing runs yet.
+	ActionScript string
+}
+
+// ConfigAnnotation is the annotation of a bundle that names the CRIU configuration file; runc looks for it on checkpoint
+// and on restore.
+const ConfigAnnotation = "org.criu.config"
+
+func (c *Config) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "network-lock %s\n", orDefault(c.NetworkLock, "skip"))
+	fmt.Fprintf(&b, "manage-cgroups=%s\n", orDefault(c.ManageCgroups, "ignore"))
+	if c.ActionScript != "" {
+		fmt.Fprintf(&b, "action-script %s\n", c.ActionScript)
+	}
+	return b.String()
+}
+
+// args returns the options as CRIU's command line takes them.
+func (c *Config) args() []string {
+	args := []string{
+		"--network-lock", orDefault(c.NetworkLock, "skip"),
+		"--manage-cgroups=" + orDefault(c.ManageCgroups, "ignore"),
+	}
+	if c.ActionScript != "" {
+		args = append(args, "--action-script", c.ActionScript)
+	}
+	return args
+}
+
+// WriteFile writes the configuration file to path.
+func (c *Config) WriteFile(path string) error {
+	// The format is split at white space and knows no way to quote it.
+	if strings.ContainsAny(c.ActionScript, " \t\n\"#") || (c.ActionScript != "" && !filepath.IsAbs(c.ActionScript)) {
+		return fmt.Errorf("action script %q: CRIU needs an absolute path without white space, quotes or #", c.ActionScript)
+	}
+	if err := os.WriteFile(path, []byte(c.text()), 0o644); err != nil {
+		return fmt.Errorf("write CRIU configuration: %w", err)
+	}
+	return nil
+}
+
+func orDefault(value, fallback string) string {
+	if value == "" {
+		return fallback
+	}
+	return value
+}

@@ -1,0 +1,97 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// LazyPagesSocket is the name, in the work folder of a restore, of the socket on which CRIU expects the server of lazy
+// pages.
+const LazyPagesSocket = "lazy-pages.socket"
+
+// LazyPages is a run of CRIU's own server of lazy pages. It serves one restore and ends by itself when all memory is in
+// place. Not safe for concurrent use.
+type LazyPages struct {
+	run run
+}
+
+// StartLazyPages starts CRIU's own server for one restore of images in work, and returns when it listens. Both paths are
+// absolute, and work is the work folder of the restore. The caller must call Wait or Stop.
+func (t *Tools) StartLazyPages(ctx context.Context, images, work string) (*LazyPages, error) {
+	if err := makeDirs(images, work); err != nil {
+		return nil, err
+	}
+	// The server outlives ctx, which bounds only the start.
+	cmd, err := t.criuCommand(context.WithoutCancel(ctx), "lazy-pages", "--images-dir", images, "--work-dir", work,
+		"--log-file", "lazy-pages.log", "-v2", "--status-fd", "3")
+	if err != nil {
+		return nil, err
+	}
+	ready, status, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer ready.Close()
+	cmd.ExtraFiles = []*os.File{status}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	err = cmd.Start()
+	status.Close()
+	if err != nil {
+		return nil, fmt.Errorf("start criu lazy-pages: %w", err)
+	}
+	l := &LazyPages{run{op: "criu lazy-pages", cmd: cmd, criuLog: filepath.Join(work, "lazy-pages.log")}}
+	if err := waitReady(ctx, ready); err != nil {
+		// A server that ended by itself has said why; one that did not is ended here.
+		return nil, errors.Join(err, l.Stop())
+	}
+	return l, nil
+}
+
+// waitReady waits for the byte that CRIU writes when it listens. Returns an error if the pipe closes before.
+func waitReady(ctx context.Context, ready *os.File) error {
+	stop := context.AfterFunc(ctx, func() { _ = ready.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	_, err := io.ReadFull(ready, make([]byte, 1))
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return fmt.Errorf("criu lazy-pages ended before it was ready: %w", err)
+	}
+	return nil
+}
+
+// PID returns the server's process number.
+func (l *LazyPages) PID() int { return l.run.cmd.Process.Pid }
+
+// Wait waits until the server ends by itself and returns how it did.
+func (l *LazyPages) Wait() error {
+	if err := l.run.cmd.Wait(); err != nil {
+		return l.run.failure(err, "")
+	}
+	return nil
+}
+
+// Stop ends the server. Processes whose memory is not complete then read zeros in place of what is missing, so they
+// have to be killed before.
+func (l *LazyPages) Stop() error {
+	_ = unix.Kill(-l.PID(), unix.SIGKILL)
+	err := l.run.cmd.Wait()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signaled() {
+		return nil
+	}
+	if err != nil {
+		return l.run.failure(err, "")
+	}
+	return nil
+}
