@@ -1,0 +1,86 @@
+package checkpoint
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+func TestBundleNamesItsConfigurationAndKeepsTheRootReadOnly(t *testing.T) {
+	rootfs, dir := t.TempDir(), t.TempDir()
+	if err := os.Mkdir(rootfs+"/srv", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b := Bundle{
+		Rootfs:      rootfs,
+		Args:        []string{"python3", "/srv/app.py"},
+		Env:         []string{"HF_HUB_OFFLINE=1"},
+		Binds:       []Bind{{Source: "/usr", Target: "/srv"}},
+		CgroupsPath: "/thaw/x",
+		CRIU:        Config{ActionScript: "/opt/gate", ManageCgroups: "soft"},
+	}
+	if err := b.Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(data, &spec); err != nil {
+		t.Fatal(err)
+	}
+	if !spec.Root.Readonly || spec.Root.Path != rootfs {
+		t.Errorf("root is %+v", spec.Root)
+	}
+	if spec.Process.User.UID != 0 || spec.Process.Terminal {
+		t.Errorf("process is %+v, want uid 0 and no terminal", spec.Process)
+	}
+	if diff := cmp.Diff([]string{"HF_HUB_OFFLINE=1", defaultPath}, spec.Process.Env); diff != "" {
+		t.Errorf("environment (-want +got):\n%s", diff)
+	}
+	bind := spec.Mounts[len(spec.Mounts)-1]
+	if bind.Destination != "/srv" || !slices.Contains(bind.Options, "ro") {
+		t.Errorf("bind is %+v, want /srv, read-only", bind)
+	}
+	config, err := os.ReadFile(spec.Annotations[ConfigAnnotation])
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "network-lock skip\nmanage-cgroups=soft\naction-script /opt/gate\n"
+	if diff := cmp.Diff(want, string(config)); diff != "" {
+		t.Errorf("CRIU configuration (-want +got):\n%s", diff)
+	}
+}
+
+func TestBundlesThatCannotWorkAreRefused(t *testing.T) {
+	rootfs := t.TempDir()
+	tests := []struct {
+		name   string
+		bundle Bundle
+	}{
+		{"no command line", Bundle{Rootfs: rootfs}},
+		{"a relative root file system", Bundle{Rootfs: "rootfs", Args: []string{"true"}}},
+		{"a relative source", Bundle{Rootfs: rootfs, Args: []string{"true"}, Binds: []Bind{{Source: "x", Target: "/"}}}},
+		{"a target that runc would have to make", Bundle{Rootfs: rootfs, Args: []string{"true"}, Binds: []Bind{{Source: "/usr", Target: "/app"}}}},
+		{"an action script that CRIU's format cannot name", Bundle{Rootfs: rootfs, Args: []string{"true"}, CRIU: Config{ActionScript: "/a b"}}},
+		{"a relative action script", Bundle{Rootfs: rootfs, Args: []string{"true"}, CRIU: Config{ActionScript: "gate"}}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := test.bundle.Write(dir); err == nil {
+				t.Error("accepted")
+			}
+			if _, err := os.Stat(dir + "/config.json"); !errors.Is(err, os.ErrNotExist) {
+				t.Error("a bundle was written")
+			}
+		})
+	}
+}
