@@ -1,6 +1,7 @@
 package criu
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -162,7 +163,7 @@ func (im *Images) Close() error { return im.chain.close() }
 // parseInventory reads inventory.img and returns the version of the format.
 func parseInventory(er *entryReader) (uint32, error) {
 	var entry inventory.InventoryEntry
-	if err := er.strict(&entry); err == io.EOF {
+	if err := er.strict(&entry); errors.Is(err, io.EOF) {
 		return 0, badFile(er.name, "holds no record: it is truncated")
 	} else if err != nil {
 		return 0, err
@@ -180,7 +181,7 @@ func parsePstree(er *entryReader) ([]int, error) {
 	seen := make(map[uint32]bool)
 	for {
 		var entry pstree.PstreeEntry
-		if err := er.strict(&entry); err == io.EOF {
+		if err := er.strict(&entry); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
 			return nil, err
@@ -215,7 +216,7 @@ const (
 // it is CRIU that reads them, and of memory it says nothing.
 func parseCore(er *entryReader) (uint32, error) {
 	var entry core.CoreEntry
-	if err := er.next(&entry); err == io.EOF {
+	if err := er.next(&entry); errors.Is(err, io.EOF) {
 		return 0, badFile(er.name, "holds no record: it is truncated")
 	} else if err != nil {
 		return 0, err

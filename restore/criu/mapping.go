@@ -1,6 +1,7 @@
 package criu
 
 import (
+	"errors"
 	"io"
 	"slices"
 
@@ -79,7 +80,7 @@ type memoryMap struct {
 // parseMM reads mm-PID.img.
 func parseMM(er *entryReader) (*memoryMap, error) {
 	var entry mm.MmEntry
-	if err := er.strict(&entry); err == io.EOF {
+	if err := er.strict(&entry); errors.Is(err, io.EOF) {
 		return nil, badFile(er.name, "holds no record: it is truncated")
 	} else if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package criu
 
 import (
+	"errors"
 	"io"
 	"sort"
 
@@ -37,7 +38,7 @@ type pageMap struct {
 // parsePagemap reads pagemap-*.img.
 func parsePagemap(er *entryReader) (*pageMap, error) {
 	var head pagemap.PagemapHead
-	if err := er.strict(&head); err == io.EOF {
+	if err := er.strict(&head); errors.Is(err, io.EOF) {
 		return nil, badFile(er.name, "holds no head: it is truncated")
 	} else if err != nil {
 		return nil, err
@@ -46,7 +47,7 @@ func parsePagemap(er *entryReader) (*pageMap, error) {
 	var msg pagemap.PagemapEntry
 	prev := uint64(0)
 	for {
-		if err := er.strict(&msg); err == io.EOF {
+		if err := er.strict(&msg); errors.Is(err, io.EOF) {
 			return pm, nil
 		} else if err != nil {
 			return nil, err
