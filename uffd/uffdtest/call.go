@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
-	"testing"
 	"time"
 )
 
@@ -31,21 +30,21 @@ const patience = 60 * time.Second
 
 // Call is a command under way. It is safe for concurrent use.
 type Call[T any] struct {
-	tb   testing.TB
-	name string
-	done chan struct{} // closed once value and err are set
+	target *Target
+	op     op
+	done   chan struct{} // closed once value and err are set
 
 	value T
 	err   error
 }
 
-func newCall[T any](tb testing.TB, name string) *Call[T] {
-	return &Call[T]{tb: tb, name: name, done: make(chan struct{})}
+func newCall[T any](t *Target, o op) *Call[T] {
+	return &Call[T]{target: t, op: o, done: make(chan struct{})}
 }
 
 func (c *Call[T]) finish(value T, err error) {
 	if err != nil {
-		err = fmt.Errorf("%s: %w", c.name, err)
+		err = fmt.Errorf("target %d: %v: %w", c.target.pid, c.op, err)
 	}
 	c.value, c.err = value, err
 	close(c.done)
@@ -72,32 +71,34 @@ func (c *Call[T]) Wait(ctx context.Context) (T, error) {
 		return c.value, c.err
 	case <-ctx.Done():
 		var none T
-		return none, fmt.Errorf("%s: no answer: %w", c.name, context.Cause(ctx))
+		return none, fmt.Errorf("target %d: %v: no answer: %w%s", c.target.pid, c.op, context.Cause(ctx), c.target.blocked())
 	}
 }
 
 // Must returns the answer, and fails the test if there is none or if it is an error. Only the goroutine of the
 // test may call it.
 func (c *Call[T]) Must() T {
-	c.tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	value, err := c.Wait(ctx)
+	c.target.tb.Helper()
+	value, err := c.waitPatiently()
 	if err != nil {
-		c.tb.Fatal(err)
+		c.target.tb.Fatal(err)
 	}
 	return value
 }
 
-// Err returns the error of the answer, and fails the test if there is no answer. Only the goroutine of the test
-// may call it.
+// Err returns the error of the answer, nil if the command went well, and fails the test if there is no answer.
+// Only the goroutine of the test may call it.
 func (c *Call[T]) Err() error {
-	c.tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	_, err := c.Wait(ctx)
+	c.target.tb.Helper()
+	_, err := c.waitPatiently()
 	if errors.Is(err, context.DeadlineExceeded) {
-		c.tb.Fatal(err)
+		c.target.tb.Fatal(err)
 	}
 	return err
+}
+
+func (c *Call[T]) waitPatiently() (T, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return c.Wait(ctx)
 }

@@ -5,7 +5,6 @@ package uffdtest
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
@@ -15,6 +14,9 @@ import (
 
 // CRIUFeatures are the features that CRIU negotiates before it sends a descriptor to its lazy-pages server.
 const CRIUFeatures = uffd.FeatureEventFork | uffd.FeatureEventRemap | uffd.FeatureEventRemove | uffd.FeatureEventUnmap
+
+// Handle names a connection of the target.
+type Handle uint64
 
 // Map maps private anonymous memory, readable and writable, at r, where nothing may be mapped yet.
 func (t *Target) Map(r uffd.Range) *Call[uint64] {
@@ -65,14 +67,17 @@ func (t *Target) Open(features uffd.Features) *Call[*uffd.FD] {
 	})
 }
 
-// OpenRaw is Open, but returns the bare descriptor, and may leave out the negotiation.
-func (t *Target) OpenRaw(features uffd.Features, negotiate bool) *Call[int] {
-	args := [6]uint64{uint64(features)}
-	if negotiate {
-		args[2] = 1
-	}
-	return call(t, request{op: opOpen, fd: -1, args: args}, func(r *reply) (int, error) { return r.fd, nil })
+// OpenRaw is Open, but returns the bare descriptor.
+func (t *Target) OpenRaw(features uffd.Features) *Call[int] {
+	return call(t, request{op: opOpen, fd: -1, args: [6]uint64{uint64(features), 0, 1}}, bareDescriptor)
 }
+
+// OpenUnnegotiated makes a userfaultfd, but does not negotiate its API.
+func (t *Target) OpenUnnegotiated() *Call[int] {
+	return call(t, request{op: opOpen, fd: -1}, bareDescriptor)
+}
+
+func bareDescriptor(r *reply) (int, error) { return r.fd, nil }
 
 // Drop closes the target's own copy of the userfaultfd, as CRIU does before the process runs.
 func (t *Target) Drop() *Call[Nothing] {
@@ -183,7 +188,7 @@ func (t *Target) Fork() *Call[*Target] {
 	t.tb.Helper()
 	conn, theirs := channel(t.tb)
 	defer theirs.Close()
-	c := newCall[*Target](t.tb, fmt.Sprintf("target %d: fork", t.pid))
+	c := newCall[*Target](t, opFork)
 	t.start(request{op: opFork, fd: int(theirs.Fd())}, func(r *reply, err error) {
 		if err != nil {
 			// A child that was forked nevertheless sees the end of its channel, and exits.
@@ -206,7 +211,7 @@ func (t *Target) Exec() *Call[Nothing] {
 
 // Exit has the target call _exit(2). The call ends when the target is gone.
 func (t *Target) Exit(code int) *Call[Nothing] {
-	c := newCall[Nothing](t.tb, fmt.Sprintf("target %d: exit", t.pid))
+	c := newCall[Nothing](t, opExit)
 	t.start(request{op: opExit, fd: -1, args: [6]uint64{uint64(code)}}, func(_ *reply, err error) {
 		if errors.Is(err, ErrTargetGone) {
 			err = nil
@@ -214,4 +219,22 @@ func (t *Target) Exit(code int) *Call[Nothing] {
 		c.finish(Nothing{}, err)
 	})
 	return c
+}
+
+// Dial connects the target to a stream socket.
+func (t *Target) Dial(path string) *Call[Handle] {
+	return call(t, request{op: opDial, fd: -1, payload: []byte(path)}, func(r *reply) (Handle, error) {
+		return Handle(r.values[0]), nil
+	})
+}
+
+// Send has the target send data, with its own credentials, and with as many copies of its userfaultfd (8 at
+// most) in one control message.
+func (t *Target) Send(h Handle, data []byte, descriptors int) *Call[Nothing] {
+	return call(t, request{op: opSend, fd: -1, args: [6]uint64{uint64(h), uint64(descriptors)}, payload: data}, nothing)
+}
+
+// Hangup closes the connection.
+func (t *Target) Hangup(h Handle) *Call[Nothing] {
+	return call(t, request{op: opHangup, fd: -1, args: [6]uint64{uint64(h)}}, nothing)
 }

@@ -187,7 +187,7 @@ func (t *Target) start(r request, finish func(*reply, error)) {
 
 // call starts a command whose answer convert makes sense of. convert owns the descriptor of the reply.
 func call[T any](t *Target, r request, convert func(*reply) (T, error)) *Call[T] {
-	c := newCall[T](t.tb, fmt.Sprintf("target %d: %v", t.pid, r.op))
+	c := newCall[T](t, r.op)
 	t.start(r, func(r *reply, err error) {
 		var value T
 		if err == nil {
