@@ -71,21 +71,51 @@ func cgroupPIDs(dirs []string) ([]int, error) {
 // killTimeout bounds the wait for a killed process. Its end may take a while where it has gigabytes to give back.
 const killTimeout = 30 * time.Second
 
-// removeCgroup kills what is left in a cgroup and removes it from all hierarchies. Only to be called with a path that
-// was made for one container.
-func removeCgroup(path string) error {
-	dirs, err := cgroupDirs(path)
-	if err != nil {
-		return err
-	}
+// killCgroup kills all processes in the given cgroup folders and waits for their end.
+func killCgroup(dirs []string) error {
 	pids, err := cgroupPIDs(dirs)
 	if err != nil {
 		return err
 	}
+	held := make(map[int]*Process)
+	defer func() {
+		for _, p := range held {
+			p.Close()
+		}
+	}()
+	for _, pid := range pids {
+		p, err := openProcess(pid)
+		if errors.Is(err, os.ErrProcessDone) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		held[pid] = p
+	}
+	// A number may have passed to another process before it was held. What is in the cgroup now and is held is meant.
+	if pids, err = cgroupPIDs(dirs); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+	defer cancel()
 	var errs []error
 	for _, pid := range pids {
-		errs = append(errs, killAndWait(pid, killTimeout))
+		if p := held[pid]; p != nil {
+			errs = append(errs, p.Kill())
+		}
 	}
+	for _, pid := range pids {
+		if p := held[pid]; p != nil {
+			errs = append(errs, p.Wait(ctx))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeCgroup removes a cgroup, in which no process may be left, from all hierarchies.
+func removeCgroup(dirs []string) error {
+	var errs []error
 	for _, dir := range dirs {
 		errs = append(errs, removeCgroupDir(dir))
 	}
@@ -112,22 +142,4 @@ func removeCgroupDir(dir string) error {
 		return &fs.PathError{Op: "rmdir", Path: dir, Err: err}
 	}
 	return nil
-}
-
-// killAndWait kills a process that need not be our child and waits for its end. A process that is gone is fine.
-func killAndWait(pid int, timeout time.Duration) error {
-	p, err := openProcess(pid)
-	if errors.Is(err, os.ErrProcessDone) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	if err := p.Kill(); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	return p.Wait(ctx)
 }

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -143,6 +144,21 @@ func (t *Tools) checkFree(id, bundle string) (cgroups string, err error) {
 	if _, err := os.Lstat(filepath.Join(t.stateDir(), id)); err == nil {
 		return "", fmt.Errorf("%w: %s", ErrContainerExists, id)
 	}
+	if cgroups, err = bundleCgroups(bundle); err != nil || cgroups == "" {
+		return "", err
+	}
+	dirs, err := cgroupDirs(cgroups)
+	if err != nil {
+		return "", err
+	}
+	if pids, err := cgroupPIDs(dirs); err != nil || len(pids) > 0 {
+		return "", errors.Join(err, fmt.Errorf("%w: %s holds %d processes", ErrCgroupTaken, cgroups, len(pids)))
+	}
+	return cgroups, nil
+}
+
+// bundleCgroups returns the cgroup that a bundle names, empty if it leaves the choice to runc.
+func bundleCgroups(bundle string) (string, error) {
 	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
 	if err != nil {
 		return "", fmt.Errorf("read bundle: %w", err)
@@ -151,15 +167,8 @@ func (t *Tools) checkFree(id, bundle string) (cgroups string, err error) {
 	if err := json.Unmarshal(data, &spec); err != nil {
 		return "", fmt.Errorf("read bundle %s: %w", bundle, err)
 	}
-	if spec.Linux == nil || spec.Linux.CgroupsPath == "" {
+	if spec.Linux == nil {
 		return "", nil
-	}
-	dirs, err := cgroupDirs(spec.Linux.CgroupsPath)
-	if err != nil {
-		return "", err
-	}
-	if pids, err := cgroupPIDs(dirs); err != nil || len(pids) > 0 {
-		return "", errors.Join(err, fmt.Errorf("%w: %s holds %d processes", ErrCgroupTaken, spec.Linux.CgroupsPath, len(pids)))
 	}
 	return spec.Linux.CgroupsPath, nil
 }
@@ -179,20 +188,67 @@ func (t *Tools) CheckpointContainer(ctx context.Context, id string, o DumpOption
 	return t.do(ctx, run{op: "runc checkpoint", cmd: cmd, criuLog: filepath.Join(o.Work, "dump.log"), runcLog: log})
 }
 
+// Container returns the handle of a container that runc knows, whoever started it. What a failed start left has a handle
+// too, without a PID. Returns an error matching fs.ErrNotExist if there is none.
+func (t *Tools) Container(ctx context.Context, id string) (*Container, error) {
+	if _, err := os.Lstat(filepath.Join(t.stateDir(), id)); err != nil {
+		return nil, fmt.Errorf("container %s: %w", id, err)
+	}
+	if _, err := os.Lstat(filepath.Join(t.stateDir(), id, "state.json")); errors.Is(err, fs.ErrNotExist) {
+		return &Container{ID: id, tools: t}, nil
+	}
+	cmd, err := t.runcCommand(ctx, "", "state", id)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := t.do(ctx, run{op: "runc state", cmd: cmd}); err != nil {
+		return nil, err
+	}
+	var state specs.State
+	if err := json.Unmarshal(out.Bytes(), &state); err != nil {
+		return nil, fmt.Errorf("read state of container %s: %w", id, err)
+	}
+	// The bundle may be gone; then its cgroup is left to runc.
+	cgroups, _ := bundleCgroups(state.Bundle)
+	return &Container{ID: id, PID: state.Pid, tools: t, cgroups: cgroups}, nil
+}
+
+// Containers returns the names of the containers in runc's state folder, those of failed starts too.
+func (t *Tools) Containers() ([]string, error) {
+	entries, err := os.ReadDir(t.stateDir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, entry := range entries {
+		if entry.IsDir() {
+			ids = append(ids, entry.Name())
+		}
+	}
+	return ids, nil
+}
+
 // Delete kills the container, waits for its end, and removes what runc and CRIU keep of it: mounts first, state and
 // cgroups behind. A container that is gone is fine.
 func (c *Container) Delete(ctx context.Context) error {
 	state := filepath.Join(c.tools.stateDir(), c.ID)
-	var errs []error
-	if c.PID != 0 {
-		errs = append(errs, killAndWait(c.PID, killTimeout))
+	dirs, err := cgroupDirs(c.cgroups)
+	if err != nil {
+		return err
 	}
+	// By the cgroup and not by PID: the number may be another process's by now.
+	errs := []error{killCgroup(dirs)}
 	// runc deletes its state folder without a look at what is mounted there.
 	errs = append(errs, UnmountBelow(state))
 	if _, err := os.Lstat(state); err == nil {
 		errs = append(errs, c.runcDelete(ctx))
 	}
-	errs = append(errs, removeCgroup(c.cgroups))
+	errs = append(errs, removeCgroup(dirs))
 	if err := RemoveAll(state); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		errs = append(errs, err)
 	}

@@ -230,3 +230,31 @@ func TestDeletedContainerIsGoneAndDeletingAgainIsFine(t *testing.T) {
 		t.Errorf("output of the deleted container: %q, %v; want its end", rest, err)
 	}
 }
+
+func TestContainerStartedByAnotherIsFoundAndDeleted(t *testing.T) {
+	f := newFixture(t)
+	stdio, _ := pipes(t)
+	started, err := f.tools.RunContainer(t.Context(), RunOptions{ID: "one", Bundle: f.bundle(t, "one"), Work: f.path("work"), Stdio: stdio})
+	if err != nil {
+		t.Fatal(err)
+	}
+	deleteLater(t, started)
+	other := Tools{CRIU: f.tools.CRIU, Runc: f.tools.Runc, StateDir: f.tools.StateDir}
+	ids, err := other.Containers()
+	if err != nil || len(ids) != 1 || ids[0] != "one" {
+		t.Errorf("containers are %q, %v; want one", ids, err)
+	}
+	found, err := other.Container(t.Context(), "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found.PID != started.PID || found.cgroups != started.cgroups {
+		t.Errorf("found process %d in cgroup %s, started %d in %s", found.PID, found.cgroups, started.PID, started.cgroups)
+	}
+	if err := found.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Container(t.Context(), "one"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a container that is gone: %v", err)
+	}
+}
