@@ -1,0 +1,114 @@
+package pagestore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+)
+
+// GCReport says what a garbage collection did and what is left.
+type GCReport struct {
+	// SnapshotsDeleted counts the folders of removed snapshots that were deleted, SnapshotsLeased those that somebody
+	// still uses.
+	SnapshotsDeleted int `json:"snapshots_deleted"`
+	SnapshotsLeased  int `json:"snapshots_leased"`
+	// PacksDeleted packs were used by nobody; they took BytesFreed.
+	PacksDeleted int   `json:"packs_deleted"`
+	BytesFreed   int64 `json:"bytes_freed"`
+	// Packs are left and take PackBytes.
+	Packs     int   `json:"packs"`
+	PackBytes int64 `json:"pack_bytes"`
+	// DeadBytes of PackBytes are pages that nobody uses, in packs of which other pages are used.
+	DeadBytes int64 `json:"dead_bytes"`
+}
+
+// GC deletes the folders of removed snapshots that nobody leases any more and the packs that no snapshot uses, whole
+// packs only. A namespace in which a manifest cannot be read is left as it is and reported as an error, which names
+// it: what such a snapshot uses is unknown. Errors also are [ErrLocked] and those of ctx.
+func (s *Store) GC(ctx context.Context) (GCReport, error) {
+	var report GCReport
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return report, fmt.Errorf("gc: %w", err)
+	}
+	defer unlock()
+	names, err := s.Namespaces()
+	if err != nil {
+		return report, fmt.Errorf("gc: %w", err)
+	}
+	var errs []error
+	for _, name := range names {
+		if err := s.gcNamespace(ctx, s.namespace(name), &report); err != nil {
+			errs = append(errs, fmt.Errorf("gc namespace %s: %w", name, classify(err)))
+		}
+	}
+	return report, errors.Join(errs...)
+}
+
+func (s *Store) gcNamespace(ctx context.Context, ns namespace, report *GCReport) error {
+	if err := s.sweepStaging(ns); err != nil {
+		return err
+	}
+	if err := s.gcRemoved(ctx, ns, report); err != nil {
+		return err
+	}
+	used, err := ns.mark()
+	if err != nil {
+		return err
+	}
+	return s.sweepPacks(ctx, ns, used, report)
+}
+
+// gcRemoved deletes the removed snapshots that nobody leases.
+func (s *Store) gcRemoved(ctx context.Context, ns namespace, report *GCReport) error {
+	folders, err := ns.listRemoved()
+	if err != nil {
+		return err
+	}
+	for _, f := range folders {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		deleted, err := s.deleteRemoved(ns, f.dir)
+		if err != nil {
+			return fmt.Errorf("delete %s: %w", filepath.Base(f.dir), err)
+		}
+		if deleted {
+			report.SnapshotsDeleted++
+		} else {
+			report.SnapshotsLeased++
+		}
+	}
+	return nil
+}
+
+// sweepPacks deletes the packs that are not used.
+func (s *Store) sweepPacks(ctx context.Context, ns namespace, used usage, report *GCReport) error {
+	packs, err := ns.listPacks()
+	if err != nil {
+		return err
+	}
+	deleted := false
+	for _, p := range packs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if use := used[p.id]; use != nil {
+			report.Packs++
+			report.PackBytes += p.size
+			report.DeadBytes += (int64(use.pages) - int64(use.used.count())) * PageSize
+			continue
+		}
+		if err := s.opts.fs.Remove(ns.pack(p.id)); err != nil {
+			return err
+		}
+		deleted = true
+		report.PacksDeleted++
+		report.BytesFreed += p.size
+	}
+	if !deleted {
+		return nil
+	}
+	return s.opts.fs.SyncDir(ns.packs())
+}

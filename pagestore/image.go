@@ -1,0 +1,208 @@
+package pagestore
+
+import (
+	"fmt"
+
+	"thaw/pagestore/internal/manifest"
+	"thaw/pagestore/internal/mapping"
+	"thaw/pagestore/internal/pack"
+)
+
+// prefetchGap is how many pages between two extents of a pack are read along rather than asked around: 64 KiB more
+// cost a disk less than a second request.
+const prefetchGap = 16
+
+// Image is the memory of a snapshot as one space of pages, served from mapped packs. It lives until its Snapshot is
+// closed and is safe for concurrent use. Ready and Load take no lock and, unless they fail, allocate nothing.
+//
+// Pages are checked the first time that they are used since their pack was opened, and a pack stays open while any
+// snapshot of the Store uses it. What the kernel drops from memory later and reads again from a disk that went bad in
+// between is not checked again.
+type Image struct {
+	store    *Store
+	name     Name
+	manifest *manifest.Manifest
+	gate     *gate
+
+	// The packs of the manifest, by position; packs is nil where packErrs says why it could not be opened. Immutable.
+	ids      []PackID
+	packs    []*openPack
+	packErrs []error
+}
+
+// newImage opens the packs of a snapshot. Those that cannot be opened are not its error.
+func newImage(s *Snapshot) (*Image, error) {
+	ids, pages, err := readPacks(s.manifest)
+	if err != nil {
+		return nil, err
+	}
+	im := &Image{
+		store:    s.store,
+		name:     s.info.Name,
+		manifest: s.manifest,
+		gate:     newGate(),
+		ids:      ids,
+		packs:    make([]*openPack, len(ids)),
+		packErrs: make([]error, len(ids)),
+	}
+	for i, id := range ids {
+		im.packs[i], im.packErrs[i] = s.store.acquirePack(s.ns, id, pages[i])
+	}
+	return im, nil
+}
+
+// readPacks copies the table of packs: one entry for at most 256 MiB of pages.
+func readPacks(m *manifest.Manifest) (ids []PackID, pages []uint32, err error) {
+	defer mapping.Recover(mapping.Guard(), &err)
+	for i := range m.Packs() {
+		p := m.Pack(i)
+		ids, pages = append(ids, p.ID), append(pages, p.Pages)
+	}
+	return ids, pages, nil
+}
+
+// close waits for the calls that are running and gives the packs back.
+func (im *Image) close() {
+	im.gate.close()
+	for _, p := range im.packs {
+		if p != nil {
+			im.store.releasePack(p)
+		}
+	}
+}
+
+// Pages returns the size of the image in pages.
+func (im *Image) Pages() uint64 { return im.manifest.ImagePages() }
+
+// Ready returns the bytes of pages from page on that are known to be intact: n of them, at most limit, and no further
+// than they lie one after the other in storage. It does not wait. data nil with n > 0 means that these pages are zero;
+// n == 0, that Load has to be asked. data is valid until the snapshot is closed and must not be written to.
+//
+// The bytes are in memory or in the page cache's care: a read of them may still wait for the disk if the kernel has
+// dropped them since.
+func (im *Image) Ready(page uint64, limit int) (data []byte, n int) {
+	if !im.gate.enter() {
+		return nil, 0
+	}
+	defer im.gate.leave()
+	at, err := im.locate(page, limit)
+	if err != nil || at.zero {
+		return nil, at.n
+	}
+	p := im.packs[at.pack]
+	if p == nil {
+		return nil, 0
+	}
+	if n = p.mapped.Verified(at.page, at.n); n == 0 {
+		return nil, 0
+	}
+	return p.mapped.Bytes(at.page, n), n
+}
+
+// Load is Ready that reads and checks what is not known to be intact: n is at least 1, or there is an error that
+// says what is wrong with page. If a later page of the run is bad, Load returns what comes before it. Errors are
+// *[PageError] (ErrCorrupt, ErrMissingPack or an error of the storage), [ErrRange] and [ErrClosed].
+func (im *Image) Load(page uint64, limit int) (data []byte, n int, err error) {
+	if !im.gate.enter() {
+		return nil, 0, ErrClosed
+	}
+	defer im.gate.leave()
+	at, err := im.locate(page, limit)
+	if err != nil {
+		return nil, 0, fmt.Errorf("image page %d of %s: %w", page, im.name, err)
+	}
+	if at.zero {
+		return nil, at.n, nil
+	}
+	p := im.packs[at.pack]
+	if p == nil {
+		return nil, 0, im.pageError(page, at, im.packErrs[at.pack])
+	}
+	if n, err = p.mapped.Verify(at.page, at.n); n == 0 {
+		return nil, 0, im.pageError(page, at, classify(err))
+	}
+	return p.mapped.Bytes(at.page, n), n, nil
+}
+
+// Prefetch asks for pages that will be needed soon to be read from the disk. It returns at once: a goroutine of the
+// Store asks the kernel, and Store.Close waits for it. It is a hint; if too many are waiting it is dropped.
+func (im *Image) Prefetch(page, pages uint64) {
+	if !im.gate.enter() {
+		return
+	}
+	defer im.gate.leave()
+	var want location // the run of stored pages collected so far
+	for pages > 0 {
+		at, err := im.locate(page, int(min(pages, pack.MaxPages)))
+		if err != nil {
+			break
+		}
+		page, pages = page+uint64(at.n), pages-uint64(at.n)
+		if at.zero {
+			continue
+		}
+		if gap := int64(at.page) - int64(want.page) - int64(want.n); want.n > 0 && at.pack == want.pack && 0 <= gap && gap <= prefetchGap {
+			want.n += int(gap) + at.n
+			continue
+		}
+		if !im.ask(want) {
+			return
+		}
+		want = at
+	}
+	im.ask(want)
+}
+
+// ask queues the prefetch of one run of stored pages and reports whether there may be room for more.
+func (im *Image) ask(at location) bool {
+	if at.n == 0 || im.packs[at.pack] == nil {
+		return true
+	}
+	p := im.packs[at.pack]
+	im.store.retainPack(p)
+	if !im.store.prefetcher.ask(im.store, prefetchRequest{pack: p, page: at.page, pages: at.n}) {
+		im.store.releasePack(p)
+		return false
+	}
+	return true
+}
+
+// location is where a run of n image pages is stored.
+type location struct {
+	zero bool
+	pack uint32
+	page uint32
+	n    int
+}
+
+// locate finds the run that holds page, at most limit pages of it; a limit below 1 counts as 1.
+func (im *Image) locate(page uint64, limit int) (at location, err error) {
+	defer mapping.Recover(mapping.Guard(), &err)
+	total := im.manifest.ImagePages()
+	if page >= total {
+		return location{}, ErrRange
+	}
+	run := min(total-page, uint64(max(limit, 1)))
+	i := im.manifest.Find(page)
+	if i == im.manifest.Extents() {
+		return location{zero: true, n: int(run)}, nil
+	}
+	e := im.manifest.Extent(i)
+	if e.Image > page {
+		return location{zero: true, n: int(min(run, e.Image-page))}, nil
+	}
+	skip := uint32(page - e.Image)
+	return location{pack: e.Pack, page: e.Page + skip, n: int(min(run, uint64(e.Pages-skip)))}, nil
+}
+
+// pageError describes a page that cannot be served.
+func (im *Image) pageError(page uint64, at location, err error) *PageError {
+	return &PageError{
+		Snapshot: im.name,
+		Image:    page,
+		Pack:     im.ids[at.pack],
+		Page:     at.page,
+		Offset:   pack.Offset(at.page),
+		Err:      err,
+	}
+}

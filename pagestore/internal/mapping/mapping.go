@@ -1,0 +1,67 @@
+package mapping
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime/debug"
+
+	"golang.org/x/sys/unix"
+)
+
+// Map maps the first size bytes of f read-only. The mapping outlives f; Unmap ends it. An empty file has no mapping:
+// the slice is nil.
+func Map(f *os.File, size int64) ([]byte, error) {
+	if size == 0 {
+		return nil, nil
+	}
+	data, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, &fs.PathError{Op: "mmap", Path: f.Name(), Err: err}
+	}
+	return data, nil
+}
+
+// Unmap ends a mapping that Map made. No slice of it may be in use.
+func Unmap(data []byte) error {
+	if data == nil {
+		return nil
+	}
+	return os.NewSyscallError("munmap", unix.Munmap(data))
+}
+
+// Populate waits until data, which starts at a page border of a mapping, is in memory and mapped. The wait for the disk
+// then happens in a system call, where the Go scheduler sees it: a fault would block the processor with the thread.
+// It is a hint: what goes wrong (an old kernel, a bad block) shows when the data is read.
+func Populate(data []byte) {
+	if len(data) > 0 {
+		_ = unix.Madvise(data, unix.MADV_POPULATE_READ) // since Linux 5.14
+	}
+}
+
+// WillNeed starts to read data, which starts at a page border of a mapping, from the disk. It waits for no data, but
+// may wait for room in the disk's queue. A hint, as Populate.
+func WillNeed(data []byte) {
+	if len(data) > 0 {
+		_ = unix.Madvise(data, unix.MADV_WILLNEED)
+	}
+}
+
+// Guard makes faults on mapped memory panic in the calling goroutine, for [Recover] to catch. It returns what Recover
+// needs to restore. Use them as a pair, with err a named result:
+//
+//	defer mapping.Recover(mapping.Guard(), &err)
+func Guard() (old bool) { return debug.SetPanicOnFault(true) }
+
+// Recover ends what Guard began; it must be deferred itself. A fault on mapped memory becomes *err; other panics go on.
+func Recover(old bool, err *error) {
+	r := recover()
+	debug.SetPanicOnFault(old)
+	switch r := r.(type) {
+	case nil:
+	case interface{ Addr() uintptr }: // what the runtime panics with; see debug.SetPanicOnFault
+		*err = fmt.Errorf("storage did not deliver the mapped file: %w", unix.EIO)
+	default:
+		panic(r)
+	}
+}

@@ -1,0 +1,17 @@
+// Package pack reads and writes packs: immutable files of raw, page-aligned pages with a table of their hashes.
+//
+// A pack is laid out for a server that maps it: pages start at a page border, lie there as the process saw them, and
+// are found by number. The format is described in docs/format/pack.md.
+//
+//	┌─ 0 ──────────┐ header, one page: magic, version, page size, checksum
+//	├─ 4096 ───────┤ page 0
+//	│   …          │ page n-1
+//	├─ 4096·(1+n) ─┤ sums: n × xxh64, 8 bytes each       ┐ the footer; its SHA-256
+//	│              │ digests: n × SHA-256, 32 bytes each ┘ is the pack's name
+//	├──────────────┤ trailer, 72 bytes: magic, version, n, id, checksums of both tables and of itself
+//	└──────────────┘
+//
+// Sums and digests lie apart because a server needs the sums only: 512 KiB of a full pack instead of 2.6 MB.
+//
+// [Writer] makes packs, [Footer] is the checked tables in memory (for the index and the verifier), [Mapped] serves.
+package pack

@@ -1,0 +1,259 @@
+package pagestore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"thaw/internal/durable"
+	"thaw/pagestore/internal/pack"
+)
+
+// The format file marks a store; its content is part of the format, do not change it.
+const (
+	formatFile = "format"
+	formatText = "thaw page store, version 1\n"
+)
+
+// Options change how a store is opened. The zero value is useful.
+type Options struct {
+	// NoWait makes writers that find the store locked by another one return [ErrLocked] at once. By default they wait
+	// until it is free or their context is done.
+	NoWait bool
+	// Logger receives what is worth knowing and is no error of a call, for example that an index is being rebuilt.
+	// nil discards it.
+	Logger *slog.Logger
+
+	// fs changes the disk; tests put one here that fails.
+	fs durable.FS
+}
+
+func (o *Options) setDefaults() {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.fs == nil {
+		o.fs = durable.Disk
+	}
+}
+
+// Store is an open page store. It is safe for concurrent use, and several processes may have one store open.
+type Store struct {
+	dir  string
+	opts Options
+
+	prefetcher prefetcher
+
+	mu struct {
+		sync.Mutex
+		closed bool
+		// packs are the open packs, each shared by all snapshots of this Store that use it.
+		packs map[packKey]*openPack
+	}
+}
+
+// Create makes a store in the folder dir, which must be empty or not exist, and opens it. Errors are
+// [fs.ErrExist] if it is a store already and [ErrNotEmpty] if it holds something else.
+func Create(dir string) (*Store, error) {
+	if err := create(durable.Disk, dir); err != nil {
+		return nil, fmt.Errorf("create store %s: %w", dir, classify(err))
+	}
+	return Open(dir, nil)
+}
+
+func create(fsys durable.FS, dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, formatFile)); err == nil {
+		return fs.ErrExist
+	}
+	if err := fsys.Mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		switch e.Name() {
+		case "lost+found", formatFile + ".tmp", lockFile, namespacesDir: // a new file system; a Create that was killed
+		default:
+			return fmt.Errorf("%w: it holds %s", ErrNotEmpty, e.Name())
+		}
+	}
+	if err := makeLockFile(fsys, filepath.Join(dir, lockFile)); err != nil {
+		return err
+	}
+	if err := durable.MkdirAll(fsys, dir, namespacesDir); err != nil {
+		return err
+	}
+	if err := durable.Replace(fsys, filepath.Join(dir, formatFile), []byte(formatText)); err != nil {
+		return err
+	}
+	return fsys.SyncDir(filepath.Dir(dir))
+}
+
+// Open opens the store in the folder dir, for reading and writing. It takes no lock and changes nothing. Errors are
+// [ErrNotStore] and [ErrVersion].
+func Open(dir string, opts *Options) (*Store, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFormat(filepath.Join(dir, formatFile)); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	s := &Store{dir: dir}
+	if opts != nil {
+		s.opts = *opts
+	}
+	s.opts.setDefaults()
+	s.mu.packs = make(map[packKey]*openPack)
+	return s, nil
+}
+
+func checkFormat(path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w", ErrNotStore, err)
+	} else if err != nil {
+		return err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 256))
+	if err != nil {
+		return err
+	}
+	if string(text) == formatText {
+		return nil
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	if strings.HasPrefix(line, "thaw page store, version ") {
+		return fmt.Errorf("%w: %q", ErrVersion, line)
+	}
+	return fmt.Errorf("%w: format file says %q", ErrNotStore, line)
+}
+
+// Dir returns the folder of the store.
+func (s *Store) Dir() string { return s.dir }
+
+// Close ends the prefetches that the store's images asked for, and waits for them. Snapshots that are open stay valid
+// and must be closed on their own. Close is idempotent.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	s.mu.closed = true
+	s.mu.Unlock()
+	s.prefetcher.stop()
+	return nil
+}
+
+// Namespaces returns the namespaces that the store has folders for, sorted.
+func (s *Store) Namespaces() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(s.dir, namespacesDir))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() && validatePart(e.Name()) == nil {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+const (
+	lockFile      = "lock"
+	namespacesDir = "namespaces"
+
+	packsDir     = "packs"
+	snapshotsDir = "snapshots"
+	stagingDir   = "staging"
+	removedDir   = "removed"
+	indexDir     = "index"
+
+	manifestFile = "manifest"
+	infoFile     = "info.json"
+	skeletonDir  = "skeleton"
+
+	packExt = ".pack"
+)
+
+// namespace is the folder of one namespace.
+type namespace struct {
+	name string
+	dir  string
+}
+
+func (s *Store) namespace(name string) namespace {
+	return namespace{name: name, dir: filepath.Join(s.dir, namespacesDir, name)}
+}
+
+func (n namespace) packs() string     { return filepath.Join(n.dir, packsDir) }
+func (n namespace) snapshots() string { return filepath.Join(n.dir, snapshotsDir) }
+func (n namespace) staging() string   { return filepath.Join(n.dir, stagingDir) }
+func (n namespace) removed() string   { return filepath.Join(n.dir, removedDir) }
+func (n namespace) index() string     { return filepath.Join(n.dir, indexDir) }
+
+func (n namespace) pack(id PackID) string {
+	return filepath.Join(n.packs(), id.String()+packExt)
+}
+
+func (n namespace) snapshot(name string) string { return filepath.Join(n.snapshots(), name) }
+
+// make creates what is missing of the namespace.
+func (n namespace) make(fsys durable.FS) error {
+	root := filepath.Dir(n.dir)
+	for _, d := range []string{packsDir, snapshotsDir, stagingDir, removedDir} {
+		if err := durable.MkdirAll(fsys, root, n.name, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// packFile is a file in a packs folder.
+type packFile struct {
+	id   PackID
+	size int64
+}
+
+// listPacks returns the packs of the namespace. Files of other names are left alone: they are not ours.
+func (n namespace) listPacks() ([]packFile, error) {
+	entries, err := readDir(n.packs())
+	if err != nil {
+		return nil, err
+	}
+	var packs []packFile
+	for _, e := range entries {
+		hex, ok := strings.CutSuffix(e.Name(), packExt)
+		if !ok {
+			continue
+		}
+		id, err := pack.ParseID(hex)
+		if err != nil {
+			continue
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // swept since
+		} else if err != nil {
+			return nil, err
+		}
+		packs = append(packs, packFile{id: id, size: info.Size()})
+	}
+	return packs, nil
+}
+
+// readDir is os.ReadDir to which a folder that does not exist is empty.
+func readDir(dir string) ([]os.DirEntry, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return entries, err
+}
