@@ -6,8 +6,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"testing"
-	"unsafe"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 	"thaw/uffd"
 	"thaw/uffd/uffdtest"
@@ -71,14 +71,27 @@ func register(tb testing.TB, fd *uffd.FD, r uffd.Range, mode uffd.Mode) {
 	}
 }
 
-// await returns the next message and fails the test unless it is the only one, and of the kind.
+// awaitAll returns the next messages, and fails the test unless they are of these kinds, in this order.
+func awaitAll(tb testing.TB, fd *uffd.FD, kinds ...uffd.EventKind) []uffd.Message {
+	tb.Helper()
+	var messages []uffd.Message
+	var got []uffd.EventKind
+	for len(messages) < len(kinds) {
+		for _, m := range uffdtest.Await(tb, fd) {
+			messages = append(messages, m)
+			got = append(got, m.Kind())
+		}
+	}
+	if diff := cmp.Diff(kinds, got); diff != "" {
+		tb.Fatalf("messages (-want +got):\n%s", diff)
+	}
+	return messages
+}
+
+// await is awaitAll for a single message.
 func await(tb testing.TB, fd *uffd.FD, kind uffd.EventKind) uffd.Message {
 	tb.Helper()
-	messages := uffdtest.Await(tb, fd)
-	if len(messages) != 1 || messages[0].Kind() != kind {
-		tb.Fatalf("got %d messages, the first %v, want one %v", len(messages), messages[0].String(), kind)
-	}
-	return messages[0]
+	return awaitAll(tb, fd, kind)[0]
 }
 
 // awaitFault is await for a page fault at addr.
@@ -120,9 +133,4 @@ func waitReadable(tb testing.TB, fd *uffd.FD) {
 	if n, err := unix.Poll(events, 60_000); n == 0 || err != nil && err != unix.EINTR {
 		tb.Fatalf("userfaultfd does not become readable: %v", err)
 	}
-}
-
-func rangeOf(memory []byte) uffd.Range {
-	start := uint64(uintptr(unsafe.Pointer(unsafe.SliceData(memory))))
-	return uffd.Range{Start: start, End: start + uint64(len(memory))}
 }

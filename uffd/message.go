@@ -28,7 +28,8 @@ const (
 	EventPagefault EventKind = 0x12
 	// EventFork: the target forks, and sleeps until the message is read. See FeatureEventFork.
 	EventFork EventKind = 0x13
-	// EventRemap: the target has moved or grown a mapping, or shrunk it. See FeatureEventRemap.
+	// EventRemap: the target has moved a mapping, and perhaps grown it. One that grows in place is registered
+	// in its new length without a message; one that shrinks sends EventUnmap only. See FeatureEventRemap.
 	EventRemap EventKind = 0x14
 	// EventRemove: the target is about to drop the content of pages. See FeatureEventRemove.
 	EventRemove EventKind = 0x15
@@ -74,8 +75,8 @@ func (f PagefaultFlags) String() string { return flagString(uint64(f), pagefault
 func (m *Message) Kind() EventKind { return EventKind(m.raw[0]) }
 
 // PageFault returns what an EventPagefault says: the address, rounded down to the page unless
-// FeatureExactAddress was negotiated; the flags; and the thread, in the target's pid namespace as seen from
-// the process that opened the descriptor, 0 without FeatureThreadID.
+// FeatureExactAddress was negotiated; the flags; and the thread, numbered as in the target's own pid namespace,
+// 0 without FeatureThreadID.
 func (m *Message) PageFault() (addr uint64, flags PagefaultFlags, tid uint32) {
 	return m.word(16), PagefaultFlags(m.word(8)), uint32(m.word(24))
 }
@@ -84,8 +85,8 @@ func (m *Message) PageFault() (addr uint64, flags PagefaultFlags, tid uint32) {
 // message was read, and belongs to whoever read it: give it to FromFD, or close it.
 func (m *Message) Fork() (fd int) { return int(int32(uint32(m.word(8)))) }
 
-// Remap returns what an EventRemap says: length bytes, the old length, have moved. If the mapping grew or
-// shrank in place, from equals to.
+// Remap returns what an EventRemap says: length bytes have moved. It is the old length; if the mapping grew,
+// what lies beyond is missing. Unless the target used MREMAP_DONTUNMAP, an EventUnmap of the old range follows.
 func (m *Message) Remap() (from, to, length uint64) { return m.word(8), m.word(16), m.word(24) }
 
 // Removed returns the range of an EventRemove or EventUnmap. That of an EventUnmap is what the target
