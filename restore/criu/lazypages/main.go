@@ -96,9 +96,15 @@ CRIU's other options are accepted and ignored.
 type source struct {
 	restore.PageSource
 	layouts map[int]restore.Layout
+	failure restore.FailurePolicy
 
 	finish func() error // tells a page server that all went well
 	close  func() error
+}
+
+// newSource returns a source that needs no word at the end.
+func newSource(pages restore.PageSource, layouts map[int]restore.Layout, c io.Closer) *source {
+	return &source{PageSource: pages, layouts: layouts, finish: func() error { return nil }, close: c.Close}
 }
 
 // serve serves one restore.
@@ -136,7 +142,7 @@ func serve(a *arguments, opts *Options, stderr io.Writer) (err error) {
 
 // serveRestore runs a session for the CRIU that connects to l.
 func serveRestore(ctx context.Context, l *criu.Listener, src *source, log *slog.Logger) error {
-	session, err := restore.NewSession(&restore.Options{Source: src, Logger: log})
+	session, err := restore.NewSession(&restore.Options{Source: src, Failure: src.failure, Logger: log})
 	if err != nil {
 		return err
 	}
@@ -185,7 +191,7 @@ func (a *arguments) openSource(ctx context.Context, opts *Options) (*source, err
 	if err != nil {
 		return nil, fmt.Errorf("find the snapshot of skeleton %s: %w", a.imagesDir, err)
 	}
-	return &source{pages, layouts, func() error { return nil }, closer.Close}, nil
+	return newSource(pages, layouts, closer), nil
 }
 
 func openImages(dir string) (*source, error) {
@@ -198,7 +204,7 @@ func openImages(dir string) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &source{src, layouts, func() error { return nil }, src.Close}, nil
+	return newSource(src, layouts, src), nil
 }
 
 func (a *arguments) openRemote(ctx context.Context) (*source, error) {
@@ -215,5 +221,6 @@ func (a *arguments) openRemote(ctx context.Context) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &source{src, layouts, src.Finish, src.Close}, nil
+	// When the page server is gone, so is all that it had: a process cannot do without it.
+	return &source{src, layouts, restore.FailureKill, src.Finish, src.Close}, nil
 }

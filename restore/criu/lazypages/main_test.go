@@ -130,7 +130,8 @@ func TestPageServer(t *testing.T) {
 		t.Errorf("exit code %d\n%s", code, &s.stderr)
 	}
 	if err := ps.Wait(); err != nil {
-		t.Errorf("criu page-server: %v", err)
+		log, _ := os.ReadFile(filepath.Join(dir, "page-server.log"))
+		t.Errorf("criu page-server: %v\n%s", err, log[max(0, len(log)-3000):])
 	}
 	tg.Check(t, 1, "root")
 }
