@@ -13,7 +13,7 @@ type Code string
 const (
 	// CodeInvalid says that the request cannot be understood: not JSON, an unknown field, a value out of its range.
 	CodeInvalid Code = "invalid_request"
-	// CodeNotFound says that there is no such session, or no such route.
+	// CodeNotFound says that there is no such session, folder or route.
 	CodeNotFound Code = "not_found"
 	// CodeMethod says that the route exists, and not with this method.
 	CodeMethod Code = "method_not_allowed"

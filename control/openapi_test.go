@@ -1,6 +1,7 @@
 package control
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"reflect"
@@ -142,6 +143,9 @@ func kindOf(t reflect.Type) string {
 		if t == body {
 			return name
 		}
+	}
+	if t == reflect.TypeFor[json.RawMessage]() {
+		return "object"
 	}
 	switch t.Kind() {
 	case reflect.String:

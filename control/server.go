@@ -236,5 +236,5 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, grace time.Durat
 	if asked {
 		return closeErr
 	}
-	return fmt.Errorf("serve control API: %w", err)
+	return fmt.Errorf("serve on %s: %w", l.Addr(), err)
 }

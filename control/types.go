@@ -1,6 +1,7 @@
 package control
 
 import (
+	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -93,6 +94,10 @@ type Session struct {
 	ID       string `json:"id"`
 	Snapshot string `json:"snapshot,omitempty"` // full name; empty for a session over plain images
 
+	// Host is what the snapshot says of the host that it was frozen on, and of what a restore must repeat. A JSON object;
+	// not set for a session over plain images.
+	Host json.RawMessage `json:"host,omitempty"`
+
 	// What the runtime needs: criu restore --lazy-pages --images-dir ImagesDir --work-dir WorkDir.
 	ImagesDir string `json:"images_dir"`
 	WorkDir   string `json:"work_dir"`
@@ -101,11 +106,10 @@ type Session struct {
 	Stream             Stream `json:"stream"`
 	RateBytesPerSecond uint64 `json:"rate_bytes_per_s"`
 
-	State     State      `json:"state"`
-	Created   time.Time  `json:"created"`
-	Connected *time.Time `json:"connected,omitempty"` // when the first process was handed over
-	Running   *time.Time `json:"running,omitempty"`   // when the runtime's finish message came
-	Ended     *time.Time `json:"ended,omitempty"`
+	State   State      `json:"state"`
+	Created time.Time  `json:"created"`
+	Running *time.Time `json:"running,omitempty"` // when the runtime's finish message came
+	Ended   *time.Time `json:"ended,omitempty"`
 
 	Progress Progress `json:"progress"`
 	Counters Counters `json:"counters"`
@@ -116,10 +120,11 @@ type Session struct {
 
 // Progress counts processes and pages of one session.
 type Progress struct {
-	Processes  int    `json:"processes"`   // handed over by the runtime, or forked by those
-	Live       int    `json:"live"`        // of these, the ones that are neither gone nor complete
-	PagesTotal uint64 `json:"pages_total"` // pages with content of all processes
-	PagesDone  uint64 `json:"pages_done"`  // of these, the ones in place or no longer needed
+	Processes   int    `json:"processes"`    // handed over by the runtime, or forked by those
+	Live        int    `json:"live"`         // of these, the ones that are neither gone nor complete
+	PagesTotal  uint64 `json:"pages_total"`  // pages with content of all processes
+	PagesDone   uint64 `json:"pages_done"`   // of these, the ones in place or no longer needed
+	PagesFailed uint64 `json:"pages_failed"` // of these, the ones whose content could not be had
 }
 
 // Counters say what a session has done so far.

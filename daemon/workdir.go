@@ -10,10 +10,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-)
 
-// socketName is the name that CRIU connects to, in its work folder.
-const socketName = "lazy-pages.socket"
+	"golang.org/x/sys/unix"
+
+	"thaw/restore/criu"
+)
 
 // A workDir is the folder that a session shares with its runtime: lazy-pages.socket, logs, pid files.
 type workDir struct {
@@ -40,12 +41,12 @@ func givenWorkDir(path string) (workDir, error) {
 		return workDir{}, fmt.Errorf("work folder: %w", err)
 	}
 	if !info.IsDir() {
-		return workDir{}, fmt.Errorf("work folder %s is not a folder", path)
+		return workDir{}, fmt.Errorf("work folder %s: %w", path, unix.ENOTDIR)
 	}
 	return workDir{path: filepath.Clean(path)}, nil
 }
 
-func (w workDir) socket() string { return filepath.Join(w.path, socketName) }
+func (w workDir) socket() string { return filepath.Join(w.path, criu.SocketName) }
 
 // errMounted says that something is mounted in a folder that should be removed.
 var errMounted = errors.New("something is mounted in it")

@@ -24,4 +24,3 @@ func Env(variable, def string) string {
 
 // Version is the version that the programs tell; the linker sets it (-X thaw/cmd/internal/cli.Version=...).
 var Version = "devel"
-

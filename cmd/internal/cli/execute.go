@@ -1,0 +1,44 @@
+package cli
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Execute runs the command line. What is wrong with the command line itself, before any command has begun, is an error
+// with code Usage.
+func Execute(ctx context.Context, root *cobra.Command) error {
+	begun := false
+	root.SilenceErrors, root.SilenceUsage = true, true
+	markBegin(root, &begun)
+	err := root.ExecuteContext(ctx)
+	if err != nil && !begun {
+		return &Error{Code: Usage, Err: err}
+	}
+	return err
+}
+
+// markBegin makes every command of the tree note that it has begun.
+func markBegin(cmd *cobra.Command, begun *bool) {
+	if run := cmd.RunE; run != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			*begun = true
+			return run(cmd, args)
+		}
+	}
+	for _, child := range cmd.Commands() {
+		markBegin(child, begun)
+	}
+}
+
+// UntilInterrupted returns a context that ends with SIGINT or SIGTERM. After the first one the next kills the program, as
+// it would have without us.
+func UntilInterrupted() (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}

@@ -1,0 +1,190 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+
+	"thaw/checkpoint"
+	"thaw/control"
+	"thaw/pagestore"
+	"thaw/restore/criu"
+)
+
+// A Code is an exit code of thaw and thawd. They are documented and do not change meaning.
+type Code int
+
+const (
+	OK          Code = 0   // done
+	Failure     Code = 1   // failed for a reason that no other code names
+	Usage       Code = 2   // the command line, or a name on it, is wrong
+	NotFound    Code = 3   // no such snapshot, session, process, container or folder
+	Corrupt     Code = 4   // stored pages or images are damaged, or of a kind that is not understood
+	Busy        Code = 5   // a name, path or store is taken or in use, or thawd is ending
+	Permission  Code = 6   // a permission is missing
+	Missing     Code = 7   // something that the command needs is not there: thawd, CRIU, runc, a kernel feature
+	NoSpace     Code = 8   // the disk is full
+	Interrupted Code = 130 // stopped by SIGINT or SIGTERM
+)
+
+// Codes lists the codes and what they mean, in the order of their numbers.
+func Codes() []CodeMeaning {
+	return []CodeMeaning{
+		{OK, "ok", "done"},
+		{Failure, "failure", "failed for a reason that no other code names"},
+		{Usage, "usage", "the command line, or a name on it, is wrong"},
+		{NotFound, "not found", "no such snapshot, session, process, container or folder"},
+		{Corrupt, "corrupt", "stored pages or images are damaged, or of a kind that is not understood"},
+		{Busy, "busy", "a name, path or store is taken or in use, or thawd is ending"},
+		{Permission, "permission", "a permission is missing"},
+		{Missing, "missing", "something that the command needs is not there: thawd, CRIU, runc, a kernel feature"},
+		{NoSpace, "no space", "the disk is full; nothing was changed"},
+		{Interrupted, "interrupted", "stopped by SIGINT or SIGTERM"},
+	}
+}
+
+// CodeMeaning is a line of the table of exit codes.
+type CodeMeaning struct {
+	Code    Code   `json:"exit_code"`
+	Name    string `json:"name"`
+	Meaning string `json:"meaning"`
+}
+
+// String returns the code's name.
+func (c Code) String() string {
+	for _, m := range Codes() {
+		if m.Code == c {
+			return m.Name
+		}
+	}
+	return fmt.Sprintf("exit code %d", int(c))
+}
+
+// An Error is a failure with the exit code and the advice that go with it. Commands make one where the cause does not say
+// enough by itself.
+type Error struct {
+	Code Code
+	Err  error
+	Hint string // what to do, empty if there is no advice
+}
+
+// Error returns the failure without the hint.
+func (e *Error) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Usagef returns an error of the command line.
+func Usagef(format string, args ...any) error {
+	return &Error{Code: Usage, Err: fmt.Errorf(format, args...)}
+}
+
+// causes says which exit code and which hint go with which errors of the packages below. The first that matches counts,
+// so the more specific ones come first.
+var causes = []struct {
+	err  error
+	code Code
+	hint string
+}{
+	{context.Canceled, Interrupted, ""},
+
+	{pagestore.ErrName, Usage, "a name is SNAPSHOT or NAMESPACE/SNAPSHOT, of letters, digits, '.', '_' and '-'"},
+	{pagestore.ErrBeingRemoved, Busy, "it is gone when its last restore has ended"},
+	{pagestore.ErrNotFound, NotFound, "thaw snapshot ls lists the snapshots"},
+	{pagestore.ErrNotStore, NotFound, "thaw snapshot create or import makes a store; --store and THAW_STORE name another one"},
+	{pagestore.ErrExists, Busy, "choose another name, or remove the snapshot first: thaw snapshot rm"},
+	{pagestore.ErrLocked, Busy, "another import, removal or collection is at work; try again when it is done"},
+	{pagestore.ErrNoSpace, NoSpace, "make room (thaw snapshot rm, then thaw snapshot gc), or use a store on another disk"},
+	{pagestore.ErrMissingPack, Corrupt, "thaw snapshot verify says which snapshots are hit; freeze them anew"},
+	{pagestore.ErrCorrupt, Corrupt, "thaw snapshot verify says which snapshots are hit; freeze them anew"},
+	{pagestore.ErrVersion, Corrupt, "the store was written by a newer thaw: use that one"},
+
+	{criu.ErrRemotePages, Corrupt, "dump without --lazy-pages, so that all pages are in the images"},
+	{criu.ErrUnsupported, Corrupt, "the images come from a CRIU that this thaw does not know; what it cannot read it refuses"},
+	{criu.ErrImages, Corrupt, "dump again: the images cannot be restored as they are"},
+	{criu.ErrSocketTaken, Busy, "use another work folder, or end the server that listens there"},
+
+	{checkpoint.ErrToolMissing, Missing, "thaw doctor says what is missing and how to get it"},
+
+	{control.ErrSocketTaken, Busy, "another thawd runs; use it, or choose another --socket"},
+	{control.ErrNotSocket, Busy, "choose another --socket, or move the file away"},
+	{control.CodeUnavailable, Missing, ""},
+	{control.CodeSnapshotNotFound, NotFound, "thaw snapshot ls lists the snapshots; does thawd use the same store?"},
+	{control.CodeNotFound, NotFound, ""},
+	{control.CodeInvalid, Usage, ""},
+	{control.CodeCorrupt, Corrupt, ""},
+	{control.CodeBeingRemoved, Busy, ""},
+	{control.CodeInUse, Busy, ""},
+	{control.CodeWouldLoseMemory, Busy, ""},
+	{control.CodeDraining, Busy, ""},
+	{control.CodeTooMany, Busy, ""},
+	{control.CodePermission, Permission, ""},
+	{control.CodeNoSpace, NoSpace, ""},
+
+	{fs.ErrPermission, Permission, "run as root, or as the owner of the store"},
+	{unix.ENOSPC, NoSpace, "make room on the disk"},
+	{unix.EDQUOT, NoSpace, "make room within the quota"},
+	{fs.ErrNotExist, NotFound, ""},
+}
+
+// Explain returns the exit code of err and what to do about it.
+func Explain(err error) (Code, string) {
+	if err == nil {
+		return OK, ""
+	}
+	code, hint := Failure, ""
+	for _, c := range causes {
+		if errors.Is(err, c.err) {
+			code, hint = c.code, c.hint
+			break
+		}
+	}
+	var api *control.Error
+	if errors.As(err, &api) && api.Hint != "" {
+		hint = api.Hint
+	}
+	var own *Error
+	if errors.As(err, &own) {
+		code = own.Code
+		if own.Hint != "" {
+			hint = own.Hint
+		}
+	}
+	return code, hint
+}
+
+// Report tells err on w: for people, or as one line of JSON. It returns the exit code.
+func Report(w io.Writer, program string, err error, asJSON bool) Code {
+	code, hint := Explain(err)
+	if err == nil {
+		return code
+	}
+	if asJSON {
+		// What is told is strings and a number, and if w fails there is nobody to tell.
+		_ = json.NewEncoder(w).Encode(struct {
+			Error jsonError `json:"error"`
+		}{jsonError{int(code), code.String(), err.Error(), hint}})
+		return code
+	}
+	fmt.Fprintf(w, "%s: %v\n", program, err)
+	if hint != "" {
+		fmt.Fprintf(w, "%s: hint: %s\n", program, hint)
+	}
+	if code == Usage {
+		fmt.Fprintf(w, "%s: --help shows how a command is used\n", program)
+	}
+	return code
+}
+
+// jsonError is what --json makes of a failure.
+type jsonError struct {
+	ExitCode int    `json:"exit_code"`
+	Kind     string `json:"kind"`
+	Message  string `json:"message"`
+	Hint     string `json:"hint,omitempty"`
+}

@@ -1,0 +1,29 @@
+package main
+
+import (
+	"log/slog"
+
+	"thaw/cmd/internal/cli"
+	"thaw/daemon"
+	"thaw/pagestore"
+)
+
+// newDaemon makes the daemon that the flags describe.
+func newDaemon(o *serveOptions, store *pagestore.Store, log *slog.Logger) (*daemon.Daemon, error) {
+	readAhead, err := cli.ParseBytes(o.readAhead)
+	if err != nil {
+		return nil, err
+	}
+	opts := &daemon.Options{
+		Store: store, RunDir: o.runDir, Version: cli.Version, ConnectTimeout: o.connectTimeout,
+		MaxSessions: o.maxSessions, History: o.history, ReadAhead: int64(readAhead), Logger: log,
+	}
+	// On the command line 0 means none, and in Options the default.
+	if opts.ReadAhead == 0 {
+		opts.ReadAhead = -1
+	}
+	if opts.History == 0 {
+		opts.History = -1
+	}
+	return daemon.New(opts)
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"thaw/cmd/internal/cli"
+	"thaw/control"
+	"thaw/daemon"
+)
+
+// serveOptions are the flags of thawd serve.
+type serveOptions struct {
+	store, socket, runDir string
+	logFormat, logLevel   string
+	metricsAddress        string
+	readAhead             string
+	connectTimeout        time.Duration
+	maxSessions, history  int
+}
+
+func newServe(stderr io.Writer) *cobra.Command {
+	o := &serveOptions{}
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve sessions over the control API",
+		Long: `Serves sessions until it is told to end: SIGTERM or SIGINT lets the running sessions finish, a second signal does not.
+
+The control socket, and what thawd makes beside it, are for thawd's own user alone. CRIU and runc run as root, so thawd
+usually does, too; it needs no privilege of its own but the permission to read the store.`,
+		Example: `  thawd serve
+  thawd serve --store /srv/thaw --socket /run/thaw/a.sock --log-format json
+  thawd serve --metrics-address 127.0.0.1:9478`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o, stderr) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.store, "store", cli.Env(cli.EnvStore, cli.DefaultStore), "folder of the page store ($"+cli.EnvStore+")")
+	f.StringVar(&o.socket, "socket", cli.Env(cli.EnvSocket, cli.DefaultSocket), "path of the control socket ($"+cli.EnvSocket+")")
+	f.StringVar(&o.runDir, "run-dir", "", "folder for the work folders of sessions (default: sessions, beside the socket)")
+	f.StringVar(&o.logFormat, "log-format", "text", "format of the log on standard error: text or json")
+	f.StringVar(&o.logLevel, "log-level", "info", "least level that is logged: debug, info, warn or error")
+	f.StringVar(&o.metricsAddress, "metrics-address", "", "TCP address that serves /metrics, too (default: the socket alone does)")
+	f.StringVar(&o.readAhead, "read-ahead", "4GiB", "how much of a snapshot is read before its runtime connects; 0: nothing")
+	f.DurationVar(&o.connectTimeout, "connect-timeout", time.Minute, "how long a session waits for its runtime")
+	f.IntVar(&o.maxSessions, "max-sessions", 1024, "how many sessions there may be at a time")
+	f.IntVar(&o.history, "history", 64, "how many ended sessions stay visible")
+	return cmd
+}
+
+// serve runs the daemon until it has been told to end and has.
+func serve(ctx context.Context, o *serveOptions, stderr io.Writer) error {
+	log, err := cli.NewLogger(stderr, o.logFormat, o.logLevel)
+	if err != nil {
+		return err
+	}
+	if o.runDir == "" {
+		o.runDir = filepath.Join(filepath.Dir(o.socket), "sessions")
+	}
+	// The socket first: whoever has it is the daemon of this place.
+	l, err := listen(o.socket)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	store, err := cli.OpenStore(o.store, log)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	d, err := newDaemon(o, store, log)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	if err := d.Register(registry); err != nil {
+		return err
+	}
+	metrics := promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)})
+	var metricsListener net.Listener
+	if o.metricsAddress != "" {
+		if metricsListener, err = net.Listen("tcp", o.metricsAddress); err != nil {
+			return fmt.Errorf("serve metrics: %w", err)
+		}
+		log.Info("metrics are served", "address", metricsListener.Addr().String())
+	}
+	files, err := raiseFileLimit()
+	if err != nil {
+		log.Warn("the limit of descriptors stays as it is", "err", err)
+	}
+	log.Info("thawd serves", "version", cli.Version, "store", store.Dir(), "socket", o.socket, "files", files, "procs", setProcs())
+	return runAll(ctx, d, log, []endpoint{
+		{l, control.NewHandler(d, &control.HandlerOptions{Logger: log, Metrics: metrics})},
+		{metricsListener, metricsOnly(metrics)},
+	})
+}
+
+// An endpoint is a listener and what answers on it. One without a listener is not served.
+type endpoint struct {
+	listener net.Listener
+	handler  http.Handler
+}
+
+// metricsOnly serves metrics, for a Prometheus that cannot reach the control socket, and nothing else.
+func metricsOnly(metrics http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics)
+	return mux
+}
+
+// runAll runs the daemon and its endpoints. The daemon's end ends the others; an endpoint that fails drains the daemon.
+func runAll(ctx context.Context, d *daemon.Daemon, log *slog.Logger, endpoints []endpoint) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	serveCtx, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	g, serveCtx := errgroup.WithContext(serveCtx)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+	g.Go(func() error { handleSignals(serveCtx, signals, d, stop, log); return nil })
+	g.Go(func() error {
+		defer stopServing()
+		return d.Run(ctx)
+	})
+	for _, e := range endpoints {
+		if e.listener != nil {
+			g.Go(func() error { return control.Serve(serveCtx, e.listener, e.handler, serveGrace) })
+		}
+	}
+	context.AfterFunc(serveCtx, d.Drain)
+	if err := notify("READY=1"); err != nil {
+		log.Warn("service manager not told", "err", err)
+	}
+	err := g.Wait()
+	log.Info("thawd ends")
+	return err
+}
+
+// serveGrace is how long requests that are in progress may take when thawd ends.
+const serveGrace = 2 * time.Second
+
+// listen makes the control socket, and the folder it lies in.
+func listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("make folder of the control socket: %w", err)
+	}
+	return control.Listen(path)
+}

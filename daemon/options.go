@@ -1,0 +1,76 @@
+package daemon
+
+import (
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"thaw/pagestore"
+	"thaw/restore"
+)
+
+// Options are the settings of a [Daemon].
+type Options struct {
+	// Store is where snapshots come from. The daemon only reads it, and does not close it. Required.
+	Store *pagestore.Store
+
+	// RunDir is where work folders are made for sessions whose client names none. Required; made if it is not there.
+	RunDir string
+
+	// Version is what Health tells. Default: "devel".
+	Version string
+
+	// ConnectTimeout is how long a session waits for its runtime to hand over a process. Default: one minute; a runtime
+	// does so within a second, unless there is much that cannot be restored lazily.
+	ConnectTimeout time.Duration
+
+	// MaxSessions bounds the sessions that have not ended. Default: 1024; each holds about ten descriptors.
+	MaxSessions int
+
+	// History is how many ended sessions stay visible. Default: 64. Negative: none.
+	History int
+
+	// ReadAhead bounds, in bytes, what is read of a snapshot before its runtime has connected. Default: 4 GiB; it goes to
+	// the page cache, where the kernel can take it back. Negative: nothing.
+	ReadAhead int64
+
+	// Failure says what becomes of pages that cannot be had. Default: restore.FailurePoison.
+	Failure restore.FailurePolicy
+
+	// Logger gets a line when a session begins and when it ends, and what the layers below have to say. Default: none.
+	Logger *slog.Logger
+}
+
+func (o *Options) setDefaults() error {
+	switch {
+	case o.Store == nil:
+		return errors.New("a daemon needs a page store")
+	case o.RunDir == "":
+		return errors.New("a daemon needs a folder for work folders")
+	}
+	dir, err := filepath.Abs(o.RunDir)
+	if err != nil {
+		return err
+	}
+	o.RunDir = dir
+	if o.Version == "" {
+		o.Version = "devel"
+	}
+	if o.ConnectTimeout <= 0 {
+		o.ConnectTimeout = time.Minute
+	}
+	if o.MaxSessions <= 0 {
+		o.MaxSessions = 1024
+	}
+	if o.History == 0 {
+		o.History = 64
+	}
+	if o.ReadAhead == 0 {
+		o.ReadAhead = 4 << 30
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}

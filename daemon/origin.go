@@ -1,0 +1,155 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+
+	"thaw/control"
+	"thaw/pagestore"
+	"thaw/restore"
+	"thaw/restore/criu"
+)
+
+// An origin is what a session restores from: a snapshot of the store, or a folder of plain CRIU images. It is immutable
+// but for the failures that it notes, and safe for concurrent use.
+type origin struct {
+	name    string          // full name of the snapshot; empty for plain images
+	host    json.RawMessage // what the snapshot says of its host; nil for plain images
+	images  string          // folder for the runtime
+	source  restore.PageSource
+	layouts map[int]restore.Layout // by image pid
+	pages   uint64                 // with content, of all processes together
+	release func() error
+
+	badPage atomic.Pointer[pagestore.PageError] // of the page that failed last
+}
+
+// openSnapshot leases a snapshot, until close.
+func openSnapshot(store *pagestore.Store, name string) (*origin, error) {
+	parsed, err := pagestore.ParseName(name)
+	if err != nil {
+		return nil, err
+	}
+	snap, err := store.Snapshot(parsed)
+	if err != nil {
+		return nil, err
+	}
+	o, err := leased(snap)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open snapshot %s: %w", parsed, err), snap.Close())
+	}
+	return o, nil
+}
+
+// leased makes an origin of a snapshot, which it owns if it succeeds.
+func leased(snap *pagestore.Snapshot) (*origin, error) {
+	image, err := snap.Image()
+	if err != nil {
+		return nil, err
+	}
+	o := &origin{
+		name: snap.Name().String(), host: snap.Host(), images: snap.SkeletonDir(), layouts: map[int]restore.Layout{}, release: snap.Close,
+	}
+	o.source = &notingSource{Image: image, bad: &o.badPage}
+	for _, space := range snap.Spaces() {
+		if space.Zombie() {
+			continue
+		}
+		l, err := layoutOf(space)
+		if err != nil {
+			return nil, fmt.Errorf("process %d: %w", space.ID(), err)
+		}
+		o.layouts[int(space.ID())] = l
+		o.pages += l.Pages()
+	}
+	return o, nil
+}
+
+// layoutOf turns an address space of the store into a session's words.
+func layoutOf(space pagestore.SpaceView) (restore.Layout, error) {
+	l := restore.Layout{
+		Regions: make([]restore.Region, 0, space.NumRegions()),
+		Extents: make([]restore.Extent, 0, space.NumRuns()),
+	}
+	for r, err := range space.Regions() {
+		if err != nil {
+			return l, err
+		}
+		l.Regions = append(l.Regions, restore.Region{
+			Start: r.Start, End: r.End, Splittable: r.Flags&pagestore.RegionSplittable != 0,
+		})
+	}
+	for r, err := range space.Runs() {
+		if err != nil {
+			return l, err
+		}
+		l.Extents = append(l.Extents, restore.Extent{Addr: r.Addr, Pages: r.Pages, Image: r.Image})
+	}
+	return l, l.Validate()
+}
+
+// openImages opens a folder of CRIU images as it lies: the runtime restores from the folder itself.
+func openImages(dir string) (*origin, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("open images: %w", err)
+	}
+	images, err := criu.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	source, layouts, err := images.Source()
+	if err = errors.Join(err, images.Close()); err != nil {
+		return nil, err
+	}
+	o := &origin{images: dir, source: source, layouts: layouts, release: source.Close}
+	for pid := range layouts {
+		l := layouts[pid]
+		o.pages += l.Pages()
+	}
+	return o, nil
+}
+
+// close gives up the lease. The source must not be in use any more.
+func (o *origin) close() error { return o.release() }
+
+// readAhead has the first pages of the image, at most limit bytes, brought to the page cache, so that the disk works
+// while the runtime still prepares. Pages lie in the image, and in the packs of a fresh snapshot, in the order of
+// addresses; nothing is known yet of the order in which they will be wanted.
+func (o *origin) readAhead(limit int64) {
+	if pages := min(o.pages, uint64(max(limit, 0))/restore.PageSize); pages > 0 {
+		o.source.Prefetch(0, pages)
+	}
+}
+
+// failedPage returns the page that could not be had, or nil.
+func (o *origin) failedPage() *control.FailedPage {
+	bad := o.badPage.Load()
+	if bad == nil {
+		return nil
+	}
+	return &control.FailedPage{Page: bad.Image, Pack: bad.Pack.String(), PackPage: uint64(bad.Page)}
+}
+
+// notingSource is a store's image that notes which page could not be had. Only Load can fail, so the fault path of pages
+// at hand (Ready) is the image's own.
+type notingSource struct {
+	*pagestore.Image
+	bad *atomic.Pointer[pagestore.PageError]
+}
+
+var _ restore.PageSource = (*notingSource)(nil)
+
+// Load is the image's Load.
+func (s *notingSource) Load(page uint64, limit int) ([]byte, int, error) {
+	data, n, err := s.Image.Load(page, limit)
+	if err != nil {
+		var bad *pagestore.PageError
+		if errors.As(err, &bad) {
+			s.bad.Store(bad)
+		}
+	}
+	return data, n, err
+}

@@ -1,0 +1,284 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"thaw/control"
+	"thaw/restore"
+	"thaw/restore/criu"
+)
+
+var (
+	errCancelled    = errors.New("cancelled before a runtime connected")
+	errDrainedIdle  = fmt.Errorf("%w: thawd is ending", errCancelled)
+	errNeverArrived = errors.New("no runtime connected in time")
+)
+
+// A session is one restore, from the request until it is forgotten.
+//
+// The fields without a comment are immutable after newSession.
+type session struct {
+	id        string
+	log       *slog.Logger
+	request   control.SessionRequest
+	created   time.Time
+	patience  time.Duration // for the runtime to connect
+	readAhead int64         // bytes to read before the runtime connects
+
+	origin   *origin
+	work     workDir
+	listener *criu.Listener
+	pages    *restore.Session
+
+	cancel context.CancelCauseFunc // ends the context below, with the reason
+	asked  context.Context         // ends when the session is told to end; run waits for it
+	done   chan struct{}           // closed at the end of run
+
+	mu      sync.Mutex
+	running time.Time     // protected by mu; when the finish message came
+	ended   time.Time     // protected by mu
+	final   control.State // protected by mu; set together with ended
+	err     error         // protected by mu; why the session failed, or was cancelled
+}
+
+// open makes everything that a session needs but its goroutine.
+func (d *Daemon) open(r *control.SessionRequest) (_ *session, err error) {
+	s := &session{
+		id: newID(), request: *r, created: time.Now(), patience: d.opts.ConnectTimeout, readAhead: d.opts.ReadAhead,
+		done: make(chan struct{}),
+	}
+	if s.request.Stream == "" {
+		s.request.Stream = control.StreamAll
+	}
+	s.log = d.opts.Logger.With("session", s.id)
+	s.asked, s.cancel = context.WithCancelCause(context.Background())
+	defer func() {
+		if err != nil {
+			s.discard()
+		}
+	}()
+
+	if r.WorkDir != "" {
+		s.work, err = givenWorkDir(r.WorkDir)
+	} else {
+		s.work, err = makeWorkDir(d.opts.RunDir, s.id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if r.Snapshot != "" {
+		s.origin, err = openSnapshot(d.opts.Store, r.Snapshot)
+	} else {
+		s.origin, err = openImages(r.ImagesDir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	stream, err := restore.ParseStreamPolicy(string(s.request.Stream))
+	if err != nil {
+		return nil, &control.Error{Code: control.CodeInvalid, Message: err.Error()}
+	}
+	s.pages, err = restore.NewSession(&restore.Options{
+		Source: s.origin.source, Stream: stream, Rate: r.RateBytesPerSecond, Failure: d.opts.Failure,
+		Logger: s.log, Metrics: d.faults,
+	})
+	if err != nil {
+		return nil, err
+	}
+	// Last, because whoever sees the socket may connect.
+	s.listener, err = criu.Listen(s.work.socket())
+	return s, err
+}
+
+// discard releases what open made, for a session that never runs.
+func (s *session) discard() {
+	s.cancel(nil)
+	if s.listener != nil {
+		s.listener.Close()
+	}
+	if s.pages != nil {
+		// Run alone releases what NewSession took; aborted, it has nothing to do.
+		s.pages.Abort(errCancelled)
+		_ = s.pages.Run(context.Background())
+	}
+	if s.origin != nil {
+		if err := s.origin.close(); err != nil {
+			s.log.Warn("close snapshot", "err", err)
+		}
+	}
+	s.forget()
+}
+
+// forget removes the work folder, if it is ours.
+func (s *session) forget() {
+	if err := s.work.remove(); err != nil {
+		s.log.Warn("work folder stays", "err", err)
+	}
+}
+
+// run serves the session until it has ended. If ctx ends before, processes that miss memory are killed.
+func (s *session) run(ctx context.Context) {
+	defer close(s.done)
+	s.log.Info("session waits for its runtime", "snapshot", s.origin.name, "images", s.origin.images,
+		"socket", s.work.socket(), "pages", s.origin.pages, "stream", s.request.Stream)
+
+	// A session is told to end by the daemon's context or by its own; the reason of whichever was first counts.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stopAsked := context.AfterFunc(s.asked, func() { cancel(context.Cause(s.asked)) })
+	defer stopAsked()
+	patience := time.AfterFunc(s.patience, func() { s.cancelWaiting(fmt.Errorf("%w (%v)", errNeverArrived, s.patience)) })
+	defer patience.Stop()
+
+	err := s.serve(ctx)
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	}
+	s.finish(err)
+}
+
+// serve runs the server of the socket, the session of the memory, and the reading ahead until all have ended.
+func (s *session) serve(ctx context.Context) error {
+	// The socket is of no use when the memory is dealt with, as after the death of a process in mid-restore.
+	serveCtx, stopServing := context.WithCancel(ctx)
+	defer stopServing()
+	var g sync.WaitGroup
+	var serveErr, runErr error
+	g.Go(func() {
+		if serveErr = criu.Serve(serveCtx, s.listener, s.pages, s.origin.layouts); serveErr == nil {
+			s.noteRunning()
+		}
+	})
+	g.Go(func() {
+		defer stopServing()
+		runErr = s.pages.Run(ctx)
+	})
+	s.origin.readAhead(s.readAhead)
+	g.Wait()
+	closeErr := s.origin.close()
+
+	switch st := s.pages.Stats(); {
+	case runErr != nil:
+		return runErr
+	case serveErr != nil:
+		return serveErr
+	case st.PagesFailed > 0:
+		return fmt.Errorf("pages that could not be had: %d, the last one: %s", st.PagesFailed, st.LastError)
+	}
+	return closeErr
+}
+
+// noteRunning notes that the finish message has come.
+func (s *session) noteRunning() {
+	s.mu.Lock()
+	s.running = time.Now()
+	took := s.running.Sub(s.created)
+	s.mu.Unlock()
+	s.log.Info("processes are restored", "after", took, "processes", s.pages.Stats().Processes)
+}
+
+// finish notes how the session ended.
+func (s *session) finish(err error) {
+	s.mu.Lock()
+	s.ended, s.err, s.final = time.Now(), err, control.StateComplete
+	switch {
+	case errors.Is(err, errCancelled):
+		s.final = control.StateCancelled
+	case err != nil:
+		s.final = control.StateFailed
+	}
+	final, took := s.final, s.ended.Sub(s.created)
+	s.mu.Unlock()
+
+	st := s.pages.Stats()
+	attrs := []any{"state", final, "after", took, "processes", st.Processes, "bytes_demand", st.BytesDemand,
+		"bytes_streamed", st.BytesStream, "pages", st.PagesSettled, "pages_failed", st.PagesFailed}
+	if final == control.StateFailed {
+		s.log.Error("session failed", append(attrs, "err", err)...)
+		return
+	}
+	s.log.Info("session ended", attrs...)
+}
+
+// cancelWaiting ends the session if no runtime has handed over a process yet, and reports whether that was so.
+func (s *session) cancelWaiting(reason error) bool {
+	if s.state() != control.StateWaiting {
+		return false
+	}
+	s.cancel(reason)
+	return true
+}
+
+// drain brings the session to its end: at once if nobody depends on it, else by bringing all memory at full speed.
+func (s *session) drain() {
+	if !s.cancelWaiting(errDrainedIdle) {
+		s.pages.Drain()
+	}
+}
+
+func (s *session) hasEnded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.final != ""
+}
+
+// state derives the state from what the layers below know.
+func (s *session) state() control.State {
+	st := s.pages.Stats()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stateLocked(&st)
+}
+
+func (s *session) stateLocked(st *restore.Stats) control.State {
+	switch {
+	case s.final != "":
+		return s.final
+	case !s.running.IsZero():
+		return control.StateServing
+	case st.Processes > 0:
+		return control.StateRestoring
+	default:
+		return control.StateWaiting
+	}
+}
+
+// info returns what the API tells about the session.
+func (s *session) info() control.Session {
+	st := s.pages.Stats()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	info := control.Session{
+		ID: s.id, Snapshot: s.origin.name, Host: s.origin.host, ImagesDir: s.origin.images, WorkDir: s.work.path, Socket: s.work.socket(),
+		Stream: s.request.Stream, RateBytesPerSecond: s.request.RateBytesPerSecond,
+		State: s.stateLocked(&st), Created: s.created.UTC(), Running: timeOrNil(s.running), Ended: timeOrNil(s.ended),
+		Progress: control.Progress{
+			Processes: st.Processes, Live: st.Live,
+			PagesTotal: st.PagesTotal, PagesDone: st.PagesSettled, PagesFailed: st.PagesFailed,
+		},
+		Counters: control.Counters{
+			Faults: st.Faults, BytesDemand: st.BytesDemand, BytesStreamed: st.BytesStream, BytesZero: st.BytesZero,
+		},
+		FailedPage: s.origin.failedPage(),
+	}
+	if st.Processes == 0 {
+		info.Progress.PagesTotal = s.origin.pages
+	}
+	if s.err != nil {
+		info.Error = s.err.Error()
+	}
+	return info
+}
+
+func timeOrNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}

@@ -1,0 +1,123 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"thaw/checkpoint"
+	"thaw/control"
+)
+
+// ThawOptions are the options of [Thaw].
+type ThawOptions struct {
+	// Session says what to restore, and how its memory is brought.
+	Session control.SessionRequest
+
+	// Container restores into a container of runc's, from a bundle. Default: a plain process, as it was frozen.
+	Container *ContainerOptions
+}
+
+// ContainerOptions name the container that a snapshot is restored into.
+type ContainerOptions struct {
+	ID     string // name of the new container
+	Bundle string // absolute path of its bundle
+	Stdio  checkpoint.Stdio
+}
+
+// Thawed is a process that runs again.
+type Thawed struct {
+	// PID is the first process, in our pid namespace.
+	PID int
+
+	// Container is set if the process runs in one.
+	Container *checkpoint.Container
+
+	// Session is the session that brings its memory.
+	Session *control.Session
+
+	// ToRunning is how long it took from the request for the session until the process ran.
+	ToRunning time.Duration
+
+	// Warnings say what the process may miss on this host.
+	Warnings []string
+}
+
+// Thaw restores a snapshot: it has thawd make a session and the runtime restore from it, and returns when the process
+// runs. If the restore fails nothing of it is left.
+func Thaw(ctx context.Context, client *control.Client, tools *checkpoint.Tools, o ThawOptions) (*Thawed, error) {
+	begin := time.Now()
+	session, err := client.CreateSession(ctx, &o.Session)
+	if err != nil {
+		return nil, err
+	}
+	host, err := parseHost(session.Host)
+	if err != nil {
+		return nil, errors.Join(err, cancelSession(ctx, client, session.ID))
+	}
+	t := &Thawed{Session: session}
+	if err := t.restore(ctx, tools, &host, o.Container); err != nil {
+		return nil, explain(ctx, client, tools, session.ID, err)
+	}
+	t.ToRunning = time.Since(begin)
+	here := thisHost()
+	t.Warnings = host.lacks(&here)
+	return t, nil
+}
+
+// restore has the runtime restore from the session.
+func (t *Thawed) restore(ctx context.Context, tools *checkpoint.Tools, host *Host, c *ContainerOptions) error {
+	o := checkpoint.RestoreOptions{
+		Images: t.Session.ImagesDir, Work: t.Session.WorkDir, Lazy: true,
+		ShellJob: host.ShellJob, TCPEstablished: host.TCPEstablished, FileLocks: host.FileLocks,
+		ExternalUnixSockets: host.ExternalUnixSockets,
+	}
+	if c == nil {
+		p, err := tools.RestoreProcess(ctx, o)
+		if err != nil {
+			return err
+		}
+		t.PID = p.PID
+		return p.Close()
+	}
+	container, err := tools.RestoreContainer(ctx, checkpoint.RestoreContainerOptions{
+		ID: c.ID, Bundle: c.Bundle, RestoreOptions: o, Stdio: c.Stdio,
+	})
+	if err != nil {
+		return err
+	}
+	t.PID, t.Container = container.PID, container
+	return nil
+}
+
+// explain adds to the runtime's error what else is known: that a page could not be had, or that CRIU is too old. Neither is
+// asked for before something has failed, because a restore is in a hurry. A session that nobody will connect to any more
+// is cancelled; one that has failed stays in thawd's list, and its work folder with CRIU's log too.
+func explain(ctx context.Context, client *control.Client, tools *checkpoint.Tools, id string, err error) error {
+	// The request must go out even if the restore was interrupted.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	err = needsRoot(err)
+	if old := checkCRIU(ctx, tools); old != nil {
+		err = fmt.Errorf("%w: %w", old, err)
+	}
+	session, sessionErr := client.Session(ctx, id)
+	switch {
+	case sessionErr != nil:
+		return errors.Join(err, fmt.Errorf("ask thawd for session %s: %w", id, sessionErr))
+	case session.FailedPage != nil:
+		return fmt.Errorf("thawd: %s: %w", session.Error, err)
+	case session.State == control.StateWaiting:
+		return errors.Join(err, cancelSession(ctx, client, id))
+	}
+	return err
+}
+
+// cancelSession cancels a session that nobody will connect to.
+func cancelSession(ctx context.Context, client *control.Client, id string) error {
+	if err := client.DeleteSession(ctx, id); err != nil && !errors.Is(err, control.CodeNotFound) {
+		return fmt.Errorf("cancel session %s: %w", id, err)
+	}
+	return nil
+}
