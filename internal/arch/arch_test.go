@@ -26,7 +26,7 @@ var mayImport = map[string][]string{
 	"thaw/doctor":                 {"thaw/uffd", "thaw/checkpoint"},
 	"thaw/control":                {},
 	"thaw/daemon":                 {"thaw/control", "thaw/pagestore", "thaw/restore/...", "thaw/uffd", "thaw/internal/..."},
-	"thaw/snapshot":              {"thaw/checkpoint", "thaw/control", "thaw/pagestore", "thaw/restore/criu"},
+	"thaw/snapshot":               {"thaw/checkpoint", "thaw/control", "thaw/pagestore", "thaw/restore/criu"},
 	"thaw/bench/...":              {"thaw/bench/...", "thaw/checkpoint", "thaw/control", "thaw/internal/..."},
 	"thaw/cmd/...":                {"thaw/..."},
 }
