@@ -54,7 +54,7 @@ func (s *Session) load(ctx context.Context, q loadRequest) {
 			s.opts.Metrics.latency.Observe(time.Since(q.since).Seconds())
 			return
 		case targetGone:
-			s.wake.wake() // the reader finds out by itself
+			q.a.lost()
 			return
 		case failed:
 			s.failFault(fault{a: q.a, want: q.want, since: q.since})

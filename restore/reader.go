@@ -23,8 +23,11 @@ const (
 	retrySpins = 32
 	// retryWait is how long to wait between attempts after that.
 	retryWait = time.Millisecond
-	// childProbe is how often forked children, for which there is no pidfd, are looked after.
-	childProbe = time.Second
+	// probeChildren is how often processes are looked after while there are forked children: there is no pidfd that
+	// would tell of their end.
+	probeChildren = time.Second
+	// probeOthers is the same for processes with a pidfd, which tells of an exit, though not of an exec.
+	probeOthers = 10 * time.Second
 	// killWait is how long to wait for a killed process to end before its userfaultfd is closed all the same.
 	killWait = 5 * time.Second
 )
@@ -84,14 +87,17 @@ func (r *reader) timeout() time.Duration {
 		return 0
 	case len(r.parked) > 0:
 		return retryWait
-	case r.hasChildren():
-		return childProbe
+	case len(r.s.spaces) > 0:
+		return r.probeEvery()
 	}
 	return -1
 }
 
-func (r *reader) hasChildren() bool {
-	return slices.ContainsFunc(r.s.spaces, func(a *addressSpace) bool { return a.pidfd == nil })
+func (r *reader) probeEvery() time.Duration {
+	if slices.ContainsFunc(r.s.spaces, func(a *addressSpace) bool { return a.pidfd == nil }) {
+		return probeChildren
+	}
+	return probeOthers
 }
 
 // commands carries out what other goroutines have asked for since the last time.
@@ -287,7 +293,7 @@ func (r *reader) retry() {
 // reap lets go of address spaces that need nothing more, and looks after those that cannot tell of their end.
 func (r *reader) reap() {
 	registered := r.s.isRegistered()
-	probe := r.hasChildren() && time.Since(r.probed) >= childProbe
+	probe := time.Since(r.probed) >= r.probeEvery()
 	if probe {
 		r.probed = time.Now()
 	}
@@ -295,7 +301,7 @@ func (r *reader) reap() {
 		switch {
 		case registered && a.stream.settled():
 			r.complete(a)
-		case probe && a.pidfd == nil && !a.alive():
+		case (probe || a.isLost.Swap(false)) && !a.alive():
 			r.drop(a, targetGone)
 		}
 	}

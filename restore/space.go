@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,8 @@ type addressSpace struct {
 	pages addressMap // protected by mu
 	gone  bool       // protected by mu; set by the reader before it closes fd
 	pidfd *os.File   // protected by mu, written by the reader only; nil if unknown
+
+	isLost atomic.Bool // somebody found the process gone; the reader looks into it
 
 	around aroundState // owned by the reader
 	zeroed bool        // owned by the reader: large empty ranges have been dropped
@@ -170,6 +173,13 @@ func (a *addressSpace) wakePage(addr uint64) {
 func (a *addressSpace) alive() bool {
 	const somewhere = 1<<47 - 2*PageSize // any address that the kernel would take
 	return a.fd.Copy(somewhere, unreadable, 0).Outcome != uffd.Gone
+}
+
+// lost tells the reader, which alone lets go of address spaces, that the process seems to be gone.
+func (a *addressSpace) lost() {
+	if !a.isLost.Swap(true) {
+		a.s.wake.wake()
+	}
 }
 
 // poison makes every page of r that is still missing and has content deadly to touch. It returns false if the kernel

@@ -232,6 +232,7 @@ func (a *addressSpace) streamStep(ctx context.Context, home, image, pages uint64
 		}
 		return 1, true // a page that is not ours any more
 	case uffd.Gone:
+		a.lost()
 		return 0, false
 	}
 	// The source's memory could not be read, or the kernel does not understand us.

@@ -77,18 +77,18 @@ func (im *Images) load(runs func(*chain, string) ([]Run, error)) error {
 	if _, err := readImage(filepath.Join(im.dir, "inventory.img"), "inventory.img", magicInventory, parseInventory); err != nil {
 		return err
 	}
-	pids, err := readImage(filepath.Join(im.dir, "pstree.img"), "pstree.img", magicPstree, parsePstree)
+	tree, err := readImage(filepath.Join(im.dir, "pstree.img"), "pstree.img", magicPstree, parsePstree)
 	if err != nil {
 		return err
 	}
-	for _, pid := range pids {
+	for _, pid := range tree.pids {
 		t, err := im.loadTask(pid, runs)
 		if err != nil {
 			return err
 		}
 		im.Tasks = append(im.Tasks, t)
 	}
-	return im.loadRest(runs)
+	return im.loadRest(tree, runs)
 }
 
 // loadTask reads what the images say about one task.
@@ -119,20 +119,14 @@ func (im *Images) loadTask(pid int, runs func(*chain, string) ([]Run, error)) (T
 
 // loadRest reads the shared memory segments, and looks for tasks that the process tree does not name: pstree.img has
 // no count, so a truncated one looks like a smaller tree.
-func (im *Images) loadRest(runs func(*chain, string) ([]Run, error)) error {
+func (im *Images) loadRest(tree processTree, runs func(*chain, string) ([]Run, error)) error {
 	entries, err := os.ReadDir(im.dir)
 	if err != nil {
 		return err
 	}
-	known := make(map[string]bool)
-	for _, t := range im.Tasks {
-		if !t.Zombie {
-			known[strconv.Itoa(t.PID)] = true
-		}
-	}
 	for _, e := range entries {
-		if pid, ok := imageID(e.Name(), "mm-"); ok && !known[pid] {
-			return badFile("pstree.img", "does not list task %s alive, which has memory in %s: it is truncated, or of another dump", pid, e.Name())
+		if id, ok := imageID(e.Name(), "core-"); ok && !tree.ids[id] {
+			return badFile("pstree.img", "does not list task %s, which has an image %s: it is truncated, or of another dump", id, e.Name())
 		}
 		if _, ok := imageID(e.Name(), "pagemap-shmem-"); ok {
 			pages, err := runs(im.chain, e.Name())
@@ -174,32 +168,41 @@ func parseInventory(er *entryReader) (uint32, error) {
 	return entry.GetImgVersion(), er.end()
 }
 
-// parsePstree reads pstree.img and returns the pids of the tasks. The rest of an entry is not looked at: CRIU fills
-// the threads of zombies with arbitrary numbers.
-func parsePstree(er *entryReader) ([]int, error) {
-	var pids []int
+// A processTree is what pstree.img lists.
+type processTree struct {
+	pids []int           // of the tasks, in the order of the image
+	ids  map[string]bool // of tasks and threads, as in the names of core images
+}
+
+// parsePstree reads pstree.img. CRIU fills the threads of a zombie with arbitrary numbers, so they say nothing more
+// than which core images there may be.
+func parsePstree(er *entryReader) (processTree, error) {
+	tree := processTree{ids: make(map[string]bool)}
 	seen := make(map[uint32]bool)
 	for {
 		var entry pstree.PstreeEntry
 		if err := er.strict(&entry); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
-			return nil, err
+			return tree, err
 		}
 		pid := entry.GetPid()
 		if pid == 0 || pid > math.MaxInt32 {
-			return nil, badEntry(er.name, er.index, "pid %d", pid)
+			return tree, badEntry(er.name, er.index, "pid %d", pid)
 		}
 		if seen[pid] {
-			return nil, badEntry(er.name, er.index, "pid %d stands there twice", pid)
+			return tree, badEntry(er.name, er.index, "pid %d stands there twice", pid)
 		}
 		seen[pid] = true
-		pids = append(pids, int(pid))
+		tree.pids = append(tree.pids, int(pid))
+		for _, id := range append(entry.GetThreads(), pid) {
+			tree.ids[strconv.FormatUint(uint64(id), 10)] = true
+		}
 	}
-	if len(pids) == 0 {
-		return nil, badFile(er.name, "lists no task: it is truncated")
+	if len(tree.pids) == 0 {
+		return tree, badFile(er.name, "lists no task: it is truncated")
 	}
-	return pids, nil
+	return tree, nil
 }
 
 // States of a task in its core image. They are part of CRIU's format.
