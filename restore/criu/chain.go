@@ -30,7 +30,7 @@ type chainDir struct {
 // A loadedMap is a pagemap and where its pages are.
 type loadedMap struct {
 	*pageMap
-	file int // index in chain.files; meaningless if it has no bytes
+	file int // index in chain.files, or Remote if there is none
 }
 
 // openChain finds the folders of the chain that begins at dir. No file is opened yet.
@@ -148,23 +148,25 @@ func (c *chain) load(level int, base string) (*loadedMap, error) {
 		return nil, err
 	}
 	lm := &loadedMap{pageMap: pm}
-	if pm.bytes > 0 {
-		if lm.file, err = c.openPages(d, pm); err != nil {
-			return nil, err
-		}
+	if lm.file, err = c.openPages(d, pm); err != nil {
+		return nil, err
 	}
 	d.pagemaps[base] = lm
 	return lm, nil
 }
 
-// openPages opens the pages file of pm and returns its index. The file must have exactly the pages that the pagemap
-// lists: a shorter one lacks some, and a longer one shows that the pagemap lost entries, whose pages would be zero.
+// openPages opens the pages file of pm and returns its index; without any pages there need not be one. The file must
+// have exactly the pages that the pagemap lists: a shorter one lacks some, and a longer one shows that the pagemap lost
+// entries, whose pages would be zero.
 func (c *chain) openPages(d *chainDir, pm *pageMap) (int, error) {
 	base := fmt.Sprintf("pages-%d.img", pm.pagesID)
 	name, path := d.prefix+base, filepath.Join(d.path, base)
 	i, ok := c.fileAt[path]
 	if !ok {
 		f, err := os.Open(path)
+		if pm.bytes == 0 && errors.Is(err, fs.ErrNotExist) {
+			return Remote, nil
+		}
 		if err != nil {
 			return 0, fileError(name, err)
 		}

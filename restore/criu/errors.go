@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 )
 
 var (
@@ -89,7 +88,7 @@ func unsupported(file string, entry int, format string, args ...any) error {
 func fileError(file string, err error) error {
 	reason := ""
 	if errors.Is(err, fs.ErrNotExist) {
-		reason = "is " + filepath.Base(file) + " of another dump, or the folder incomplete?"
+		reason = "the folder is incomplete, or holds no dump"
 	}
 	var pe *fs.PathError
 	if errors.As(err, &pe) {

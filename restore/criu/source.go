@@ -91,9 +91,11 @@ func (s *ImageSource) add(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	data, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED)
-	if err != nil {
-		return err
+	var data []byte
+	if st.Size() > 0 {
+		if data, err = unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED); err != nil {
+			return os.NewSyscallError("mmap", err)
+		}
 	}
 	s.segments = append(s.segments, fileSegment{s.pages, data})
 	s.pages += uint64(st.Size()) / restore.PageSize
@@ -106,6 +108,7 @@ func (s *ImageSource) Ready(page uint64, limit int) (data []byte, n int) {
 	if page >= s.pages || limit <= 0 {
 		return nil, 0
 	}
+	// The last segment that begins at or before page: an empty one shares its beginning with the next.
 	i := sort.Search(len(s.segments), func(i int) bool { return s.segments[i].first > page }) - 1
 	seg := &s.segments[i]
 	data = seg.data[(page-seg.first)*restore.PageSize:]
@@ -150,7 +153,9 @@ func (s *ImageSource) Close() error {
 	s.done = true
 	var errs []error
 	for _, seg := range s.segments {
-		errs = append(errs, unix.Munmap(seg.data))
+		if len(seg.data) > 0 {
+			errs = append(errs, os.NewSyscallError("munmap", unix.Munmap(seg.data)))
+		}
 	}
 	return errors.Join(errs...)
 }
