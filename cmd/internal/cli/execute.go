@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -14,12 +15,29 @@ import (
 func Execute(ctx context.Context, root *cobra.Command) error {
 	begun := false
 	root.SilenceErrors, root.SilenceUsage = true, true
+	for _, group := range root.Commands() {
+		if group.HasSubCommands() && !group.Runnable() {
+			refuseUnknown(group)
+		}
+	}
 	markBegin(root, &begun)
 	err := root.ExecuteContext(ctx)
 	if err != nil && !begun {
 		return &Error{Code: Usage, Err: err}
 	}
 	return err
+}
+
+// refuseUnknown makes a command that only holds others fail on a name that none of them has, as the root does. By default
+// it would print its help and succeed.
+func refuseUnknown(group *cobra.Command) {
+	group.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
+		}
+		return nil
+	}
+	group.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 }
 
 // markBegin makes every command of the tree note that it has begun.

@@ -14,6 +14,7 @@ import (
 	"thaw/control"
 	"thaw/pagestore"
 	"thaw/restore/criu"
+	"thaw/snapshot"
 )
 
 // A Code is an exit code of thaw and thawd. They are documented and do not change meaning.
@@ -84,6 +85,9 @@ func Usagef(format string, args ...any) error {
 	return &Error{Code: Usage, Err: fmt.Errorf(format, args...)}
 }
 
+const criuHint = "--criu and --runc, THAW_CRIU and THAW_RUNC name other ones; \"make deps\" in thaw's sources fetches a CRIU that is new " +
+	"enough; thaw doctor says what this host has"
+
 // causes says which exit code and which hint go with which errors of the packages below. The first that matches counts,
 // so the more specific ones come first.
 var causes = []struct {
@@ -109,7 +113,11 @@ var causes = []struct {
 	{criu.ErrImages, Corrupt, "dump again: the images cannot be restored as they are"},
 	{criu.ErrSocketTaken, Busy, "use another work folder, or end the server that listens there"},
 
-	{checkpoint.ErrToolMissing, Missing, "thaw doctor says what is missing and how to get it"},
+	{snapshot.ErrCRIUTooOld, Missing, criuHint},
+	{snapshot.ErrNotEmpty, Busy, "name a folder that is empty or does not exist"},
+	{checkpoint.ErrToolMissing, Missing, criuHint},
+	{checkpoint.ErrContainerExists, Busy, "choose another --id, or delete the container: runc delete"},
+	{checkpoint.ErrCgroupTaken, Busy, "give the bundle a cgroup of its own (linux.cgroupsPath in config.json)"},
 
 	{control.ErrSocketTaken, Busy, "another thawd runs; use it, or choose another --socket"},
 	{control.ErrNotSocket, Busy, "choose another --socket, or move the file away"},

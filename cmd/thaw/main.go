@@ -1,0 +1,30 @@
+// Thaw freezes processes into snapshots and thaws them.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+
+	"thaw/cmd/internal/cli"
+)
+
+func main() {
+	ctx, stop := cli.UntilInterrupted()
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run runs the command line and returns the exit code.
+func run(ctx context.Context, args []string, stdin *os.File, stdout, stderr io.Writer) int {
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := newRoot(a)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	if err := cli.Execute(ctx, root); err != nil {
+		return int(cli.Report(stderr, "thaw", err, a.json))
+	}
+	return a.exit
+}
