@@ -43,8 +43,8 @@ func Await(tb testing.TB, fd *uffd.FD) []uffd.Message {
 }
 
 // Resident says of each page of r whether the target has it in memory or in swap. It looks from outside, so
-// nothing faults. A page that was never installed is not resident; nor is one that Poison has marked, since it
-// has no content.
+// nothing faults. A page that was never installed is not resident; one that Poison has marked counts as
+// resident, because the kernel keeps the mark in the place of a swap entry.
 func (t *Target) Resident(r uffd.Range) []bool {
 	t.tb.Helper()
 	file, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", t.pid))

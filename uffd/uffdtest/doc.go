@@ -3,15 +3,7 @@
 // [Start] runs the child, a small C program that is compiled on first use: it has no garbage collector that
 // touches memory behind the test's back, and it can fork. The methods of [Target] are its commands. Each
 // returns at once with a [Call]; a command that faults, or whose event nobody reads, is answered only once the
-// test's server has done its part:
-//
-//	target := uffdtest.Start(t)
-//	target.Map(r).Must()
-//	fd := target.Open(uffdtest.CRIUFeatures).Must()
-//	target.Register(r, uffd.ModeMissing).Must()
-//	read := target.Read(r)             // sleeps in the fault
-//	...                                // fd.ReadMessages, fd.Copy
-//	got := read.Must()
+// test's server has done its part: the example shows one.
 //
 // Up to 32 commands of one process execute at the same time; further ones wait.
 //

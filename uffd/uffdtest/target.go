@@ -130,6 +130,7 @@ func (t *Target) receive() {
 	for {
 		r, err := receiveReply(t.conn)
 		if err != nil {
+			closeFD(r)
 			t.fail()
 			return
 		}
@@ -138,10 +139,22 @@ func (t *Target) receive() {
 		delete(t.pending, r.id)
 		t.mu.Unlock()
 		if finish == nil {
+			closeFD(r)
 			t.tb.Errorf("target %d answers request %d, which is not under way", t.pid, r.id)
 			continue
 		}
-		finish(r, replyError(r))
+		err = replyError(r)
+		if err != nil {
+			closeFD(r)
+		}
+		finish(r, err)
+	}
+}
+
+// closeFD closes what came along with a reply that nobody wants.
+func closeFD(r *reply) {
+	if r.fd >= 0 {
+		_ = unix.Close(r.fd)
 	}
 }
 

@@ -4,8 +4,12 @@ package uffdtest_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"fmt"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 	"thaw/internal/testenv"
 	"thaw/uffd"
@@ -24,63 +28,205 @@ func pages(skip, n uint64) uffd.Range {
 func TestTargetReadsWhatItWrote(t *testing.T) {
 	target := uffdtest.Start(t)
 	target.Map(pages(0, 4)).Must()
-	data := bytes.Repeat([]byte("thaw"), 2048)
-	target.Write(base+4096, data).Must()
-	got := target.Read(pages(1, 2)).Must()
-	if !bytes.Equal(got, data) {
+	data := bytes.Repeat([]byte("thaw"), 2*uffd.PageSize/4)
+	target.Write(base+uffd.PageSize, data).Must()
+	if !bytes.Equal(target.Read(pages(1, 2)).Must(), data) {
 		t.Error("the bytes read are not those written")
 	}
-	sums := target.Sums(pages(0, 4)).Must()
-	want := []uint64{uffdtest.Sum(make([]byte, 4096)), uffdtest.Sum(data[:4096]), uffdtest.Sum(data[4096:]), uffdtest.Sum(make([]byte, 4096))}
-	for i := range want {
-		if sums[i] != want[i] {
-			t.Errorf("sum of page %d is %#x, want %#x", i, sums[i], want[i])
-		}
+	zeros, full := uffdtest.Sum(make([]byte, uffd.PageSize)), uffdtest.Sum(data[:uffd.PageSize])
+	if diff := cmp.Diff([]uint64{zeros, full, full, zeros}, target.Sums(pages(0, 4)).Must()); diff != "" {
+		t.Errorf("sums (-want +got):\n%s", diff)
+	}
+}
+
+func TestTargetMovesMegabytes(t *testing.T) {
+	const n = 4096
+	target := uffdtest.Start(t)
+	target.Map(pages(0, n)).Must()
+	data := bytes.Repeat([]byte("megabyte"), n*uffd.PageSize/8)
+	target.Write(base, data).Must()
+	if !bytes.Equal(target.Read(pages(0, n)).Must(), data) {
+		t.Error("the bytes read are not those written")
 	}
 }
 
 func TestTouchVisitsEachPageOnce(t *testing.T) {
 	for _, n := range []uint64{1, 2, 3, 64, 1000} {
-		target := uffdtest.Start(t)
-		target.Map(pages(0, n)).Must()
-		seen := make(map[uint64]int)
-		for _, c := range target.TouchWrite(pages(0, n), 3, 42) {
-			for _, a := range c.Must() {
-				seen[a.Page]++
-				if a.Word != a.Page+42 {
-					t.Errorf("page %d holds %d", a.Page, a.Word)
+		t.Run(fmt.Sprintf("%d pages", n), func(t *testing.T) {
+			const seed = 42
+			target := uffdtest.Start(t)
+			target.Map(pages(0, n)).Must()
+			seen := make(map[uint64]int)
+			for _, c := range target.TouchWrite(pages(0, n), 3, seed) {
+				for _, a := range c.Must() {
+					seen[a.Page]++
+					if a.Word != a.Page+seed {
+						t.Errorf("page %d holds %d", a.Page, a.Word)
+					}
 				}
 			}
-		}
-		if uint64(len(seen)) != n {
-			t.Errorf("%d of %d pages touched", len(seen), n)
+			for page := range n {
+				if seen[page] != 1 {
+					t.Errorf("page %d was touched %d times", page, seen[page])
+				}
+			}
+			if uint64(len(seen)) != n {
+				t.Errorf("%d pages touched", len(seen))
+			}
+		})
+	}
+}
+
+func TestForkedChildrenObey(t *testing.T) {
+	target := uffdtest.Start(t)
+	target.Map(pages(0, 1)).Must()
+	target.Write(base, []byte("parent")).Must()
+	child := target.Fork().Must()
+	child.Write(base, []byte("child.")).Must()
+	grandchild := child.Fork().Must()
+	grandchild.Write(base, []byte("grand.")).Must()
+	child.Exit(3).Must()
+	for want, target := range map[string]*uffdtest.Target{"parent": target, "grand.": grandchild} {
+		if got := target.Read(uffd.Range{Start: base, End: base + 6}).Must(); string(got) != want {
+			t.Errorf("process %d reads %q, want %q", target.PID(), got, want)
 		}
 	}
 }
 
-func TestForkedChildObeys(t *testing.T) {
+func TestForkWorksWhileThreadsSleepInFaults(t *testing.T) {
+	const threads = 8
 	target := uffdtest.Start(t)
-	target.Map(pages(0, 2)).Must()
-	target.Write(base, []byte("parent")).Must()
-	child := target.Fork().Must()
-	child.Write(base, []byte("child!")).Must()
-	grandchild := child.Fork().Must()
-	grandchild.Write(base, []byte("grand!")).Must()
-	for _, tt := range []struct {
-		t    *uffdtest.Target
-		want string
-	}{{target, "parent"}, {child, "child!"}, {grandchild, "grand!"}} {
-		if got := tt.t.Read(uffd.Range{Start: base, End: base + 6}).Must(); string(got) != tt.want {
-			t.Errorf("process %d reads %q, want %q", tt.t.PID(), got, tt.want)
+	target.Map(pages(0, threads)).Must()
+	fd := target.Open(uffdtest.CRIUFeatures).Must()
+	defer fd.Close()
+	target.Register(pages(0, threads), uffd.ModeMissing).Must()
+	calls := target.Touch(pages(0, threads), threads, 1)
+	for faults := 0; faults < threads; {
+		faults += len(uffdtest.Await(t, fd))
+	}
+
+	var children []*uffdtest.Target
+	for range 3 {
+		forking := target.Fork()
+		messages := uffdtest.Await(t, fd)
+		childFD, err := uffd.FromFD(messages[0].Fork())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer childFD.Close()
+		child := forking.Must()
+		children = append(children, child)
+		if r := childFD.Zeropage(pages(0, threads), 0); r.Outcome != uffd.Done {
+			t.Fatal(r.Err())
 		}
 	}
-	child.Exit(3).Must()
-	grandchild.Exec().Must()
-	if err := grandchild.Read(pages(0, 1)).Err(); err == nil {
-		t.Error("memory survived exec")
+	for _, child := range children {
+		child.Read(pages(0, threads)).Must()
 	}
-	target.Mprotect(pages(0, 1), unix.PROT_NONE).Must()
-	if err := target.Read(pages(0, 1)).Err(); err == nil {
-		t.Error("read of protected memory succeeded")
+	if r := fd.Zeropage(pages(0, threads), 0); r.Outcome != uffd.Done {
+		t.Fatal(r.Err())
+	}
+	for _, c := range calls {
+		c.Must()
+	}
+}
+
+func TestExecStartsAfresh(t *testing.T) {
+	target := uffdtest.Start(t)
+	target.Map(pages(0, 1)).Must()
+	target.Exec().Must()
+	var signal *uffdtest.SignalError
+	if err := target.Read(pages(0, 1)).Err(); !errors.As(err, &signal) || signal.Signal != unix.SIGSEGV {
+		t.Errorf("reading what was mapped before: got %v, want SIGSEGV", err)
+	}
+	target.Map(pages(0, 1)).Must()
+	target.Read(pages(0, 1)).Must()
+}
+
+func TestAccessThatIsRefusedEndsTheCallOnly(t *testing.T) {
+	target := uffdtest.Start(t)
+	target.Map(pages(0, 2)).Must()
+	target.Mprotect(pages(1, 1), unix.PROT_NONE).Must()
+	for range 2 {
+		var signal *uffdtest.SignalError
+		if err := target.Read(pages(0, 2)).Err(); !errors.As(err, &signal) {
+			t.Fatalf("got %v, want a signal", err)
+		}
+		if signal.Signal != unix.SIGSEGV || !pages(1, 1).Contains(signal.Addr) {
+			t.Errorf("got %v", signal)
+		}
+	}
+	if err := target.Write(base+uffd.PageSize, []byte{1}).Err(); !errors.As(err, new(*uffdtest.SignalError)) {
+		t.Errorf("writing: got %v, want a signal", err)
+	}
+	target.Read(pages(0, 1)).Must()
+}
+
+func TestSystemCallThatFailsGivesItsErrno(t *testing.T) {
+	target := uffdtest.Start(t)
+	target.Map(pages(0, 2)).Must()
+	for name, tt := range map[string]struct{ got, want error }{
+		"mapping twice":            {target.Map(pages(1, 1)).Err(), unix.EEXIST},
+		"unmapping half a page":    {target.Munmap(uffd.Range{Start: base + 1, End: base + 2}).Err(), unix.EINVAL},
+		"unknown advice":           {target.Madvise(pages(0, 1), 9999).Err(), unix.EINVAL},
+		"growing into a mapping":   {target.Mremap(pages(0, 1), 2*uffd.PageSize, 0, 0).Err(), unix.ENOMEM},
+		"registering without uffd": {target.Register(pages(0, 1), uffd.ModeMissing).Err(), unix.EBADF},
+		"unknown feature":          {target.Open(1 << 60).Err(), unix.EINVAL},
+		"connecting to nothing":    {target.Dial("/nonexistent").Err(), unix.ENOENT},
+	} {
+		if !errors.Is(tt.got, tt.want) {
+			t.Errorf("%s: got %v, want %v", name, tt.got, tt.want)
+		}
+	}
+}
+
+func TestCallsEndWithTheirTarget(t *testing.T) {
+	target := uffdtest.Start(t)
+	target.Map(pages(0, 1)).Must()
+	fd := target.Open(0).Must()
+	defer fd.Close()
+	target.Register(pages(0, 1), uffd.ModeMissing).Must()
+	read := target.Read(pages(0, 1))
+	uffdtest.Await(t, fd)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := read.Wait(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("waiting without patience: got %v, want Canceled", err)
+	}
+	if read.Finished() {
+		t.Error("a call that sleeps in a fault is finished")
+	}
+
+	target.Kill()
+	if err := read.Err(); !errors.Is(err, uffdtest.ErrTargetGone) {
+		t.Errorf("got %v, want ErrTargetGone", err)
+	}
+	<-target.Gone()
+	if err := target.Read(pages(0, 1)).Err(); !errors.Is(err, uffdtest.ErrTargetGone) {
+		t.Errorf("a call after the end: got %v, want ErrTargetGone", err)
+	}
+}
+
+func TestResidentTellsWhatWasInstalled(t *testing.T) {
+	target := uffdtest.Start(t)
+	target.Map(pages(0, 3)).Must()
+	target.Write(base+uffd.PageSize, []byte{1}).Must()
+	if diff := cmp.Diff([]bool{false, true, false}, target.Resident(pages(0, 3))); diff != "" {
+		t.Errorf("resident (-want +got):\n%s", diff)
+	}
+}
+
+func TestPIDFDTellsTheEnd(t *testing.T) {
+	target := uffdtest.Start(t)
+	child := target.Fork().Must()
+	for _, p := range []*uffdtest.Target{child, target} {
+		pidfd := p.PIDFD()
+		defer pidfd.Close()
+		p.Kill()
+		events := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+		if n, err := unix.Poll(events, 60_000); n != 1 || err != nil {
+			t.Errorf("process %d does not end: %v", p.PID(), err)
+		}
 	}
 }

@@ -99,11 +99,12 @@ type reply struct {
 	fd      int
 }
 
+// receiveReply returns the next reply; on error, what came along has to be closed nevertheless.
 func receiveReply(conn *net.UnixConn) (*reply, error) {
 	var buf [replySize]byte
 	fd, err := readWithFD(conn, buf[:])
 	if err != nil {
-		return nil, err
+		return &reply{fd: fd}, err
 	}
 	r := &reply{
 		id:     binary.NativeEndian.Uint64(buf[0:]),

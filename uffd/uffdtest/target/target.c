@@ -397,10 +397,10 @@ static void do_fork(const struct job *j, struct answer *a)
 		uffd = -1;
 		serve();
 	}
-	a->rep.err = failed(pid < 0);
-	a->rep.val[0] = pid;
 	if (pid > 0)
 		a->fd = syscall(SYS_pidfd_open, pid, 0);
+	a->rep.err = failed(a->fd < 0);
+	a->rep.val[0] = pid;
 }
 
 /* The new program answers in its stead. */
