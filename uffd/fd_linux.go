@@ -105,8 +105,9 @@ func (f *FD) Close() error {
 }
 
 // ReadMessages reads up to len(buf) messages, and returns how many; 0 if none is queued. It never blocks: wait
-// with poll or epoll on Fd. Faults come in the order in which they happened, and so do events, but all queued
-// faults come before the first event, so the batch is not in the order of the program.
+// with poll or epoll on Fd. Faults come in the order in which they happened, and so do events; but a fault
+// overtakes all events that are queued when it happens, and one that happens during the call may come after
+// them. So the order between a fault and an event says nothing: apply the events of a batch first.
 //
 // A target that forks, remaps, unmaps or removes sleeps until its message is read. An EventFork brings a
 // descriptor that the caller owns.
