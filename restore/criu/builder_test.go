@@ -203,3 +203,8 @@ func describe(im *Images) string {
 	}
 	return b.String()
 }
+
+func itoa(n int) string { return fmt.Sprint(n) }
+
+// le returns the number at the start of a page.
+func le(data []byte) uint64 { return binary.LittleEndian.Uint64(data) }
