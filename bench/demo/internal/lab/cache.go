@@ -1,0 +1,89 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// dropCaches empties the page cache, and the caches of names and inodes with it.
+func dropCaches() error {
+	// Only clean pages can be dropped.
+	unix.Sync()
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0); err != nil {
+		return fmt.Errorf("drop caches: %w", err)
+	}
+	return nil
+}
+
+// readAll reads all files below dirs once, which brings them into the page cache, and returns their size in bytes.
+func readAll(ctx context.Context, dirs ...string) (uint64, error) {
+	var total uint64
+	buf := make([]byte, 1<<20)
+	for _, dir := range dirs {
+		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil || !entry.Type().IsRegular() {
+				return err
+			}
+			n, err := readFile(path, buf)
+			total += n
+			return errors.Join(err, ctx.Err())
+		})
+		if err != nil {
+			return total, fmt.Errorf("read files below %s: %w", dir, err)
+		}
+	}
+	return total, nil
+}
+
+func readFile(path string, buf []byte) (uint64, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	var total uint64
+	for {
+		n, err := f.Read(buf)
+		total += uint64(n)
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// diskUsage returns the bytes that the files below dir take on disk; holes take none.
+func diskUsage(dir string) (uint64, error) {
+	var total uint64
+	err := filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			// The kernel counts in units of 512 bytes, whatever the file system's own.
+			total += uint64(stat.Blocks) * 512
+		}
+		return nil
+	})
+	return total, err
+}
