@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 	"time"
@@ -43,11 +42,12 @@ type fault struct {
 // A reader reads the messages of all of a session's address spaces, applies events, and resolves the faults whose
 // pages are at hand. It is one goroutine on one thread: with nothing else to do, its wake-up is the fault's latency.
 type reader struct {
-	s      *Session
-	byFD   map[int32]*addressSpace // by userfaultfd and by pidfd
-	parked []fault
-	spins  int
-	probed time.Time
+	s       *Session
+	byFD    map[int32]*addressSpace // by userfaultfd and by pidfd
+	parked  []fault
+	spins   int
+	probed  time.Time
+	starved bool // a lack of descriptors has been logged
 
 	msgs   [batch]uffd.Message
 	events [16]unix.EpollEvent
@@ -172,11 +172,19 @@ func (r *reader) serve(a *addressSpace, readable bool) {
 		for _, c := range forked {
 			r.adopt(c)
 		}
-		if err != nil {
-			if !errors.Is(err, os.ErrClosed) {
-				r.s.opts.Logger.Error("cannot read faults", "pid", a.hostPID, "image_pid", a.id, "err", err)
-				r.stop(a)
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) {
+			// A forked child's userfaultfd could not be installed here. Its message stays queued and its parent
+			// waits; a descriptor may become free.
+			if !r.starved {
+				r.starved = true
+				r.s.opts.Logger.Error("no descriptor for a forked child; its parent waits", "pid", a.hostPID, "image_pid", a.id, "err", err)
 			}
+			time.Sleep(retryWait)
+			return
+		}
+		if err != nil {
+			r.s.opts.Logger.Error("cannot read faults", "pid", a.hostPID, "image_pid", a.id, "err", err)
+			r.stop(a)
 			return
 		}
 		for i := range r.msgs[:n] {

@@ -158,7 +158,7 @@ func (a *addressSpace) settle(addr uint64, res uffd.Result, c class) (outcome, u
 		// Not ours any more. A thread that still waits has to look again.
 		a.wakePage(addr)
 		return unmapped, 0
-	case uffd.Gone:
+	case uffd.Gone, uffd.Closed:
 		return targetGone, 0
 	}
 	return failed, 0
