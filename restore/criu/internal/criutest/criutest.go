@@ -84,7 +84,7 @@ func python(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	root := testenv.Rootfs(t)
 	lib := filepath.Join(root, "usr/lib/x86_64-linux-gnu")
-	args = append([]string{"--library-path", lib, filepath.Join(root, "usr/bin/python3"), "-S"}, args...)
+	args = append([]string{"--library-path", lib, filepath.Join(root, "usr/bin/python3"), "-S", "-W", "ignore"}, args...)
 	cmd := exec.Command(filepath.Join(lib, "ld-linux-x86-64.so.2"), args...)
 	cmd.Env = []string{"PYTHONHOME=" + filepath.Join(root, "usr"), "PATH=/usr/bin:/bin"}
 	return cmd

@@ -259,6 +259,39 @@ def threads():
     return [a], after
 
 
+def storm():
+    # Faults on empty and on full pages while the address space changes all the time: each change makes the kernel
+    # refuse pages for a moment, and CRIU's daemon forgets the faults on empty pages that hit one.
+    full, empty, churn = Area(1500).fill(0, 1500, 21), Area(3000), Area(400).fill(0, 400, 22)
+    gate = threading.Event()
+
+    def touch(part):
+        gate.wait()
+        full.verify("in the storm, full", range(part, 1500, 3))
+        empty.verify("in the storm, empty", range(part, 3000, 3))
+
+    def change():
+        gate.wait()
+        for i in range(200):
+            churn.advise(i, 2, DONTNEED)
+            if i % 20 == 0:
+                in_child("child in the storm", lambda: full.verify("the child's copy", range(0, 1500, 100)))
+            if i % 10 == 0:
+                churn.moved(400, MAYMOVE | FIXED, Area(400).addr)
+        churn.verify("in the storm, changed")
+
+    ts = [threading.Thread(target=touch, args=(i,)) for i in range(3)] + [threading.Thread(target=change)]
+    for t in ts:
+        t.start()
+
+    def after():
+        gate.set()
+        for t in ts:
+            t.join()
+
+    return [], after
+
+
 def locked():
     # Some kinds of memory are never lazy: locked pages, guarded ranges, shared memory.
     a, l, g = Area(300).fill(0, 300, 17), Area(64).fill(0, 64, 18), Area(96).fill(0, 96, 19)
