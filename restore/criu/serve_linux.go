@@ -45,8 +45,8 @@ func serve(ctx context.Context, conn *net.UnixConn, session *restore.Session, la
 	defer stop()
 	h := handshake{newRecordReader(conn), session, layouts, make(map[int]bool)}
 	err := h.run()
-	if ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
-		err = context.Cause(ctx)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx) // what followed from it says less
 	}
 	if err != nil {
 		return fmt.Errorf("serve CRIU: %w", err)
