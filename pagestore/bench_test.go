@@ -2,19 +2,21 @@ package pagestore
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
 )
 
-// BenchmarkImport imports 256 MiB of which a tenth is zero and a tenth repeats, into an empty namespace each time.
-func BenchmarkImport(b *testing.B) {
-	const pages = 64 << 10
-	rng := rand.NewChaCha8([32]byte{1})
-	data := make([]byte, pages*PageSize)
-	rng.Read(data)
-	for p := range pages {
+// benchPages is the size of the benchmarks' image: 256 MiB.
+const benchPages = 64 << 10
+
+// benchInput is an image of which a tenth is zero and a tenth repeats.
+func benchInput() Input {
+	data := make([]byte, benchPages*PageSize)
+	rand.NewChaCha8([32]byte{1}).Read(data)
+	for p := range benchPages {
 		switch page := data[p*PageSize:][:PageSize]; p % 10 {
 		case 3:
 			clear(page)
@@ -22,22 +24,41 @@ func BenchmarkImport(b *testing.B) {
 			copy(page, data[:PageSize])
 		}
 	}
-	in := Input{
+	return Input{
 		Spaces: []Space{{
 			ID:      1,
-			Regions: []Region{{Start: 1 << 32, End: 1<<32 + pages*PageSize}},
-			Runs:    []Run{{Addr: 1 << 32, Pages: pages}},
+			Regions: []Region{{Start: testBase, End: testBase + benchPages*PageSize}},
+			Runs:    []Run{{Addr: testBase, Pages: benchPages}},
 		}},
 		Files: []io.ReaderAt{bytes.NewReader(data)},
 	}
-	b.SetBytes(pages * PageSize)
+}
+
+// benchStore makes a store with the image as snapshot "a".
+func benchStore(b *testing.B) *Store {
+	b.Helper()
+	s, err := Create(filepath.Join(b.TempDir(), "store"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.Close() })
+	if _, err := s.Import(b.Context(), mustName("a"), benchInput(), nil); err != nil {
+		b.Fatal(err)
+	}
+	return s
+}
+
+// BenchmarkImport imports into an empty store each time.
+func BenchmarkImport(b *testing.B) {
+	in := benchInput()
+	b.SetBytes(benchPages * PageSize)
 	var pageSeconds, syncSeconds float64
 	for b.Loop() {
 		s, err := Create(filepath.Join(b.TempDir(), "store"))
 		if err != nil {
 			b.Fatal(err)
 		}
-		report, err := s.Import(b.Context(), Name{DefaultNamespace, "a"}, in, nil)
+		report, err := s.Import(b.Context(), mustName("a"), in, nil)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -45,7 +66,21 @@ func BenchmarkImport(b *testing.B) {
 		syncSeconds += report.SyncDuration.Seconds()
 		s.Close()
 	}
-	total := float64(b.N) * pages * PageSize / 1e9
-	b.ReportMetric(total/pageSeconds, "GB/s-pages")
+	b.ReportMetric(float64(b.N)*benchPages*PageSize/1e9/pageSeconds, "GB/s-pages")
 	b.ReportMetric(syncSeconds/float64(b.N), "s-sync/op")
+}
+
+// BenchmarkImportAgain imports what the store has already.
+func BenchmarkImportAgain(b *testing.B) {
+	s, in := benchStore(b), benchInput()
+	b.SetBytes(benchPages * PageSize)
+	for i := 0; b.Loop(); i++ {
+		report, err := s.Import(b.Context(), mustName(fmt.Sprint("again", i)), in, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if report.NewPages != 0 {
+			b.Fatalf("%d pages are new", report.NewPages)
+		}
+	}
 }

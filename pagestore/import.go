@@ -197,7 +197,7 @@ func (im *importer) storePages(ctx context.Context) (err error) {
 		return err
 	}
 	defer im.closeIndex()
-	im.packs = newPackSet(im.fs(), im.dir)
+	im.packs = newPackSet(im.fs(), im.dir, im.store.opts.packPages)
 	defer func() { err = errors.Join(err, im.packs.close()) }()
 
 	start := time.Now()

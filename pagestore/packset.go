@@ -24,8 +24,9 @@ const (
 // packSet writes the new pages of an import to as many packs as they need. Its methods are for one goroutine; another one,
 // which close ends, syncs behind it.
 type packSet struct {
-	fs  durable.FS
-	dir string
+	fs    durable.FS
+	dir   string
+	limit int // pages of a pack
 
 	writer    *pack.Writer // nil between packs
 	file      durable.File // what writer writes to
@@ -49,10 +50,11 @@ type syncJob struct {
 	last   bool
 }
 
-func newPackSet(fsys durable.FS, dir string) *packSet {
+func newPackSet(fsys durable.FS, dir string, limit int) *packSet {
 	p := &packSet{
 		fs:      fsys,
 		dir:     dir,
+		limit:   limit,
 		queue:   make(chan syncJob, syncQueue),
 		ended:   make(chan struct{}),
 		changed: make(chan struct{}, 1),
@@ -67,7 +69,7 @@ func (p *packSet) path(i int) string { return filepath.Join(p.dir, fmt.Sprintf("
 // room begins a pack if need be and returns its number, the number that its next page will have, and for how many
 // pages it has room, at least one.
 func (p *packSet) room() (number int, page uint32, n int, err error) {
-	if p.writer != nil && p.writer.Room() == 0 {
+	if p.writer != nil && p.writer.Pages() == p.limit {
 		if err := p.seal(); err != nil {
 			return 0, 0, 0, err
 		}
@@ -77,7 +79,7 @@ func (p *packSet) room() (number int, page uint32, n int, err error) {
 			return 0, 0, 0, err
 		}
 	}
-	return len(p.sealed), uint32(p.writer.Pages()), p.writer.Room(), nil
+	return len(p.sealed), uint32(p.writer.Pages()), p.limit - p.writer.Pages(), nil
 }
 
 func (p *packSet) begin() (err error) {

@@ -32,6 +32,8 @@ type Options struct {
 
 	// fs changes the disk; tests put one here that fails.
 	fs durable.FS
+	// packPages is how many pages a new pack may have; tests make small ones.
+	packPages int
 }
 
 func (o *Options) setDefaults() {
@@ -40,6 +42,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.fs == nil {
 		o.fs = durable.Disk
+	}
+	if o.packPages == 0 {
+		o.packPages = pack.MaxPages
 	}
 }
 

@@ -208,7 +208,7 @@ func (v *verifier) checkNamespace(ctx context.Context, c *namespaceCheck) error 
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for _, p := range c.packs {
 		present[p.id] = true
-		g.Go(func() error { return v.checkPack(ctx, c, p.id) })
+		g.Go(func() error { return v.checkPack(ctx, c, p) })
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(c.used), compareIDs) {
 		if !present[id] {
@@ -219,12 +219,12 @@ func (v *verifier) checkNamespace(ctx context.Context, c *namespaceCheck) error 
 }
 
 // checkPack reads one pack from end to end.
-func (v *verifier) checkPack(ctx context.Context, c *namespaceCheck, id PackID) error {
-	f, err := os.Open(c.ns.pack(id))
-	if errors.Is(err, fs.ErrNotExist) && c.used[id] == nil {
+func (v *verifier) checkPack(ctx context.Context, c *namespaceCheck, p packFile) error {
+	f, err := os.Open(c.ns.pack(p.id))
+	if errors.Is(err, fs.ErrNotExist) && c.used[p.id] == nil {
 		return nil // garbage, collected while we looked
 	} else if err != nil {
-		v.badPack(c, id, err)
+		v.badPack(c, p.id, err)
 		return nil
 	}
 	defer f.Close()
@@ -233,17 +233,33 @@ func (v *verifier) checkPack(ctx context.Context, c *namespaceCheck, id PackID) 
 		return err
 	}
 	footer, err := pack.ReadFooter(f, stat.Size())
-	if err == nil && footer.ID != id {
+	if err == nil && footer.ID != p.id {
 		err = corruptf("file holds pack %s", footer.ID)
 	}
-	if use := c.used[id]; err == nil && use != nil && int(use.pages) != footer.Pages() {
+	if use := c.used[p.id]; err == nil && use != nil && int(use.pages) != footer.Pages() {
 		err = corruptf("pack has %d pages, manifests say %d", footer.Pages(), use.pages)
 	}
 	if err != nil {
-		v.badPack(c, id, classify(err))
+		v.badPack(c, p.id, classify(err))
+		v.done(0, p.size)
 		return nil
 	}
-	return v.checkPages(ctx, c, f, footer)
+	v.done(0, p.size-int64(footer.Pages())*PageSize)
+	if err := v.checkPages(ctx, c, f, footer); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	v.report.Packs++
+	v.mu.Unlock()
+	return nil
+}
+
+// done notes progress.
+func (v *verifier) done(pages int, bytes int64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.report.Pages += uint64(pages)
+	v.meter.add(uint64(bytes))
 }
 
 // checkPages hashes the pages of a pack, 1 MiB at a time.
@@ -269,14 +285,8 @@ func (v *verifier) checkPages(ctx context.Context, c *namespaceCheck, f *os.File
 				v.badPage(c, footer.ID, uint32(first+i), err)
 			}
 		}
-		v.mu.Lock()
-		v.report.Pages += uint64(n)
-		v.meter.add(uint64(len(data)))
-		v.mu.Unlock()
+		v.done(n, int64(len(data)))
 	}
-	v.mu.Lock()
-	v.report.Packs++
-	v.mu.Unlock()
 	return nil
 }
 

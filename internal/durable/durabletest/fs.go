@@ -1,0 +1,311 @@
+package durabletest
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"thaw/internal/durable"
+)
+
+// Fault is what happens at the chosen step.
+type Fault int
+
+const (
+	// ErrorBefore: the step has no effect and returns [ErrInjected].
+	ErrorBefore Fault = iota
+	// ErrorAfter: the step has its effect and returns ErrInjected all the same.
+	ErrorAfter
+	// NoSpace: this step and all later ones that need space fail with ENOSPC; writes have half of their effect.
+	NoSpace
+	// CrashBefore: the step has no effect, and no later step has one either.
+	CrashBefore
+	// CrashAfter: the step has its effect, a write half of it, and no later step has one.
+	CrashAfter
+)
+
+// Faults are all of them.
+var Faults = []Fault{ErrorBefore, ErrorAfter, NoSpace, CrashBefore, CrashAfter}
+
+// String names the fault in the names of tests.
+func (f Fault) String() string {
+	return [...]string{"error before", "error after", "no space", "crash before", "crash after"}[f]
+}
+
+// Errors of injected faults.
+var (
+	// ErrInjected is the error of a step that was chosen to fail.
+	ErrInjected = errors.New("injected fault")
+	// ErrCrashed is the error of all steps after a crash: what follows it in the caller never happened.
+	ErrCrashed = errors.New("the process is dead")
+)
+
+// FS is a durable.FS with one fault. It syncs nothing for real.
+type FS struct {
+	trash string // a folder on the same file system, for what is removed
+
+	mu      sync.Mutex
+	step    int
+	failAt  int
+	fault   Fault
+	reached bool
+	down    bool // after a crash
+	full    bool // after NoSpace
+	pending []change
+	files   []*file
+	trashed int
+}
+
+// change is a change of names that no SyncDir has covered yet.
+type change struct {
+	dir  string // whose sync makes it durable
+	undo func() error
+}
+
+// New returns a file system that breaks step number failAt, counted from 1; none if failAt is 0. trash is an
+// empty folder on the file system of the test.
+func New(trash string, failAt int, fault Fault) *FS {
+	return &FS{trash: trash, failAt: failAt, fault: fault}
+}
+
+// Reached reports whether the chosen step came.
+func (f *FS) Reached() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.reached
+}
+
+// Crashed reports whether the fault was a crash, and happened.
+func (f *FS) Crashed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.down
+}
+
+// do runs one step. needsSpace steps fail on a full disk. half, if not nil, is its effect when it is broken
+// off.
+func (f *FS) do(needsSpace bool, effect, half func() error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.down {
+		return ErrCrashed
+	}
+	f.step++
+	if f.step == f.failAt {
+		f.reached = true
+		return f.broken(needsSpace, effect, half)
+	}
+	if f.full && needsSpace {
+		return full(half)
+	}
+	return effect()
+}
+
+// full is a step on a full disk.
+func full(half func() error) error {
+	if half == nil {
+		return syscall.ENOSPC
+	}
+	return errors.Join(syscall.ENOSPC, half())
+}
+
+// broken is the chosen step.
+func (f *FS) broken(needsSpace bool, effect, half func() error) error {
+	switch f.fault {
+	case ErrorBefore:
+		return fmt.Errorf("step %d: %w", f.step, ErrInjected)
+	case ErrorAfter:
+		return errors.Join(fmt.Errorf("step %d: %w", f.step, ErrInjected), effect())
+	case NoSpace:
+		f.full = true
+		if !needsSpace {
+			return effect()
+		}
+		return full(half)
+	case CrashBefore:
+		f.down = true
+		return ErrCrashed
+	case CrashAfter:
+		f.down = true
+		if half == nil {
+			half = effect
+		}
+		return errors.Join(ErrCrashed, half())
+	}
+	panic("unknown fault")
+}
+
+// note remembers how to take back a change of names.
+func (f *FS) note(dir string, undo func() error) {
+	f.pending = append(f.pending, change{dir: filepath.Clean(dir), undo: undo})
+}
+
+// Create implements durable.FS.
+func (f *FS) Create(name string) (durable.File, error) {
+	var out *file
+	err := f.do(true, func() error {
+		osFile, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+		if err != nil {
+			return err
+		}
+		out = &file{fs: f, os: osFile}
+		f.files = append(f.files, out)
+		f.note(filepath.Dir(name), func() error { return os.Remove(name) })
+		return nil
+	}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Mkdir implements durable.FS.
+func (f *FS) Mkdir(name string) error {
+	return f.do(true, func() error {
+		if err := os.Mkdir(name, 0o700); err != nil {
+			return err
+		}
+		f.note(filepath.Dir(name), func() error { return os.RemoveAll(name) })
+		return nil
+	}, nil)
+}
+
+// Rename implements durable.FS. The sync of the new folder makes it durable, as on file systems with a journal.
+func (f *FS) Rename(from, to string) error {
+	return f.do(false, func() error {
+		saved := ""
+		if info, err := os.Lstat(to); err == nil && info.Mode().IsRegular() {
+			saved = f.trashName()
+			if err := os.Link(to, saved); err != nil {
+				return err
+			}
+		}
+		if err := os.Rename(from, to); err != nil {
+			return err
+		}
+		f.note(filepath.Dir(to), func() error {
+			err := os.Rename(to, from)
+			if saved != "" {
+				err = errors.Join(err, os.Rename(saved, to))
+			}
+			return err
+		})
+		return nil
+	}, nil)
+}
+
+// Remove implements durable.FS.
+func (f *FS) Remove(name string) error {
+	return f.do(false, func() error {
+		info, err := os.Lstat(name)
+		if err != nil {
+			return err
+		}
+		if info.IsDir() {
+			if err := os.Remove(name); err != nil {
+				return err
+			}
+			f.note(filepath.Dir(name), func() error { return os.Mkdir(name, 0o700) })
+			return nil
+		}
+		saved := f.trashName()
+		if err := os.Rename(name, saved); err != nil {
+			return err
+		}
+		f.note(filepath.Dir(name), func() error { return os.Rename(saved, name) })
+		return nil
+	}, nil)
+}
+
+func (f *FS) trashName() string {
+	f.trashed++
+	return filepath.Join(f.trash, fmt.Sprint(f.trashed))
+}
+
+// SyncFile implements durable.FS, for files that were not made through it: those are never lost.
+func (f *FS) SyncFile(name string) error {
+	return f.do(false, func() error { _, err := os.Stat(name); return err }, nil)
+}
+
+// SyncDir implements durable.FS.
+func (f *FS) SyncDir(name string) error {
+	return f.do(false, func() error {
+		if _, err := os.ReadDir(name); err != nil {
+			return err
+		}
+		left := f.pending[:0:0]
+		for _, c := range f.pending {
+			if c.dir != filepath.Clean(name) {
+				left = append(left, c)
+			}
+		}
+		f.pending = left
+		return nil
+	}, nil)
+}
+
+// PowerCut takes back what was not synced. Call it after a crash, and nothing else of f after it.
+func (f *FS) PowerCut() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var errs []error
+	for _, file := range f.files {
+		errs = append(errs, file.os.Truncate(file.synced))
+	}
+	for i := len(f.pending) - 1; i >= 0; i-- {
+		if err := f.pending[i].undo(); !errors.Is(err, fs.ErrNotExist) { // gone with its folder
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(append(errs, f.closeFiles())...)
+}
+
+// Close frees what f holds.
+func (f *FS) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.closeFiles()
+}
+
+func (f *FS) closeFiles() error {
+	var errs []error
+	for _, file := range f.files {
+		errs = append(errs, file.os.Close())
+	}
+	f.files = nil
+	return errors.Join(errs...)
+}
+
+// file is a durable.File. Its descriptor stays open for PowerCut.
+type file struct {
+	fs     *FS
+	os     *os.File
+	size   int64 // protected by fs.mu
+	synced int64 // protected by fs.mu
+}
+
+// Write implements durable.File.
+func (f *file) Write(b []byte) (n int, err error) {
+	write := func(b []byte) error {
+		n, err = f.os.Write(b)
+		f.size += int64(n)
+		return err
+	}
+	err = f.fs.do(true, func() error { return write(b) }, func() error { return write(b[:len(b)/2]) })
+	return n, err
+}
+
+// Writeback implements durable.File.
+func (f *file) Writeback(off, n int64) error { return nil }
+
+// Sync implements durable.File.
+func (f *file) Sync() error {
+	return f.fs.do(false, func() error { f.synced = f.size; return nil }, nil)
+}
+
+// Close implements durable.File.
+func (f *file) Close() error { return nil }
