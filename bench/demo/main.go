@@ -21,24 +21,39 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:])
-	stop()
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		os.Exit(2)
-	case err != nil:
+	code, err := start()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "demo:", err)
-		os.Exit(1)
 	}
+	os.Exit(code)
+}
+
+// start runs the demo here or in a mount namespace of its own, and returns the exit code.
+func start() (code int, err error) {
+	out, config, err := configure(os.Args[1:])
+	if err != nil {
+		return 2, err
+	}
+	private, err := needsPrivateRun()
+	if err != nil {
+		return 1, err
+	}
+	if private {
+		return restart()
+	}
+	if err := coverRun(); err != nil {
+		return 1, err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, out, config); err != nil {
+		return 1, err
+	}
+	return 0, nil
 }
 
 // run measures and reports.
-func run(ctx context.Context, args []string) (err error) {
-	out, config, err := configure(args)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, out string, config lab.Config) (err error) {
 	config.Progress = newProgress(os.Stderr)
 	l, err := lab.New(ctx, config)
 	if err != nil {
