@@ -2,7 +2,6 @@ package lazypages
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -125,7 +124,11 @@ func serve(a *arguments, opts *Options, stderr io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, src.close()) }()
+	defer func() {
+		if cerr := src.close(); err == nil {
+			err = cerr
+		}
+	}()
 	l, err := criu.Listen(filepath.Join(a.workDir, criu.SocketName))
 	if err != nil {
 		return err
@@ -150,10 +153,14 @@ func serveRestore(ctx context.Context, l *criu.Listener, src *source, log *slog.
 	// If CRIU fails, that is the error to report: it comes first and ends the session.
 	g.Go(func() error { return criu.Serve(ctx, l, session, src.layouts) })
 	g.Go(func() error { return session.Run(ctx) })
-	if err := g.Wait(); err != nil {
+	err = g.Wait()
+	st := session.Stats()
+	switch {
+	case err != nil && st.LastError != "": // CRIU may have failed for that
+		return fmt.Errorf("%w; pages could not be had: %s", err, st.LastError)
+	case err != nil:
 		return err
 	}
-	st := session.Stats()
 	log.Info("all processes are complete or gone", "processes", st.Processes, "faults", st.Faults,
 		"bytes_demand", st.BytesDemand, "bytes_stream", st.BytesStream, "pages_failed", st.PagesFailed)
 	if st.PagesFailed > 0 {

@@ -3,6 +3,8 @@ package lazypages_test
 import (
 	"bytes"
 	"errors"
+	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -12,7 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"thaw/internal/testenv"
+	"thaw/restore"
 	"thaw/restore/criu"
 	"thaw/restore/criu/internal/criutest"
 	"thaw/restore/criu/lazypages"
@@ -21,9 +26,25 @@ import (
 // asProgram makes the test binary behave as the stand-in, so that tests have a process to start.
 const asProgram = "THAW_TEST_AS_LAZY_PAGES"
 
+// asStore makes it take the pages of skeletons from a folder of images.
+const asStore = "THAW_TEST_IMAGES"
+
+func openImages(dir string) (restore.PageSource, map[int]restore.Layout, io.Closer, error) {
+	im, err := criu.Open(dir)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	defer im.Close()
+	src, layouts, err := im.Source()
+	return src, layouts, src, err
+}
+
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		opts := &lazypages.Options{Program: []string{"/proc/self/exe"}}
+		if dir := os.Getenv(asStore); dir != "" {
+			opts.Resolve = func(string) (restore.PageSource, map[int]restore.Layout, io.Closer, error) { return openImages(dir) }
+		}
 		os.Exit(lazypages.Run(os.Args[1:], os.Stdout, os.Stderr, opts))
 	}
 	testenv.Main(m)
@@ -92,35 +113,9 @@ func freeze(t *testing.T, scenarios ...string) (*criutest.Target, string) {
 	return tg, dir
 }
 
-func TestStandInServesPlainImages(t *testing.T) {
-	tg, dir := freeze(t, "plain", "tree")
-	s := start(t, "-D", dir, "-o", "lazy-pages.log", "-vvvv")
-	tg.Go(t)
-	r := criutest.Restore(t, dir, dir, "--lazy-pages")
-	if err := r.Wait(t.Context()); err != nil {
-		t.Errorf("criu restore: %v\n%s", err, r.Log())
-	}
-	if code := s.exit(t); code != 0 {
-		t.Errorf("exit code %d\n%s", code, &s.stderr)
-	}
-	tg.Check(t, 1, "root", "child", "grandchild")
-	log, err := os.ReadFile(filepath.Join(dir, "lazy-pages.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(log), "complete or gone") {
-		t.Errorf("log file holds\n%s", log)
-	}
-}
-
-func TestPageServer(t *testing.T) {
-	tg, dir := freeze(t, "plain", "forks")
-	port := freePort(t)
-	ps := exec.Command(testenv.CRIU(t), "page-server", "--lazy-pages", "-D", dir, "--address", "127.0.0.1", "--port", strconv.Itoa(port),
-		"-v4", "-o", "page-server.log", "--status-fd", "3")
-	startCRIU(t, ps)
-	work := t.TempDir()
-	s := start(t, "-D", dir, "-W", work, "--page-server", "--address", "127.0.0.1", "--port", strconv.Itoa(port), "-v4")
+// restoreAndCheck restores dir, and checks that all went well with the tree and with the stand-in.
+func restoreAndCheck(t *testing.T, s *server, tg *criutest.Target, dir, work string, roles ...string) {
+	t.Helper()
 	tg.Go(t)
 	r := criutest.Restore(t, dir, work, "--lazy-pages")
 	if err := r.Wait(t.Context()); err != nil {
@@ -129,11 +124,213 @@ func TestPageServer(t *testing.T) {
 	if code := s.exit(t); code != 0 {
 		t.Errorf("exit code %d\n%s", code, &s.stderr)
 	}
-	if err := ps.Wait(); err != nil {
-		log, _ := os.ReadFile(filepath.Join(dir, "page-server.log"))
-		t.Errorf("criu page-server: %v\n%s", err, log[max(0, len(log)-3000):])
+	tg.Check(t, 1, roles...)
+}
+
+func TestPlainImagesAreServed(t *testing.T) {
+	tg, dir := freeze(t, "plain", "tree")
+	s := start(t, "-D", dir, "-o", "lazy-pages.log", "-vvvv")
+	restoreAndCheck(t, s, tg, dir, dir, "root", "child", "grandchild")
+	log, err := os.ReadFile(filepath.Join(dir, "lazy-pages.log"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	if !strings.Contains(string(log), "complete or gone") {
+		t.Errorf("the log file holds\n%s", log)
+	}
+	if s.stderr.Len() > 0 {
+		t.Errorf("standard error holds\n%s", &s.stderr)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, criu.SocketName)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+func TestSkeletonsAreServedFromTheStore(t *testing.T) {
+	tg, dir := freeze(t, "plain")
+	skeleton, work := t.TempDir(), t.TempDir()
+	im, err := criu.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer im.Close()
+	if err := im.WriteSkeleton(skeleton); err != nil {
+		t.Fatal(err)
+	}
+	refused := command(t, "-D", skeleton, "-W", work, "--no-default-config")
+	if err := refused.cmd.Run(); err == nil || !strings.Contains(refused.stderr.String(), "skeleton of a snapshot") {
+		t.Errorf("without a store: %v\n%s", err, &refused.stderr)
+	}
+	t.Setenv(asStore, dir)
+	s := start(t, "-D", skeleton, "-W", work)
+	restoreAndCheck(t, s, tg, skeleton, work, "root")
+}
+
+func TestDaemonSignalsReadiness(t *testing.T) {
+	tg, dir := freeze(t, "plain")
+	work := t.TempDir()
+	script := `echo "$CRTOOLS_SCRIPT_ACTION $(pwd) $(ls $CRTOOLS_IMAGE_DIR/pstree.img | wc -l)" > script.out`
+	d := command(t, "--images-dir", dir, "--work-dir="+work, "--daemon", "--pidfile", "pid", "--log-file", "log", "-v3",
+		"--action-script", script, "--no-default-config")
+	out, err := d.cmd.Output()
+	if err != nil || len(out) > 0 {
+		t.Fatalf("starting the daemon: %v\n%s%s", err, out, &d.stderr)
+	}
+	pid := readPID(t, filepath.Join(work, "pid"))
+	exited := watch(t, pid)
+	r := criutest.Restore(t, dir, work, "--lazy-pages")
+	tg.Go(t)
+	if err := r.Wait(t.Context()); err != nil {
+		t.Errorf("criu restore: %v\n%s", err, r.Log())
+	}
+	exited()
 	tg.Check(t, 1, "root")
+	got, err := os.ReadFile(filepath.Join(work, "script.out"))
+	if want := "status-ready " + work + " 1\n"; err != nil || string(got) != want {
+		t.Errorf("the script wrote %q, want %q, %v", got, want, err)
+	}
+}
+
+func readPID(t *testing.T, name string) int {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(string(data))
+	if err != nil {
+		t.Fatalf("the pidfile holds %q", data)
+	}
+	return pid
+}
+
+// watch returns a function that waits for the end of a process that is not our child. It is killed if it lasts.
+func watch(t *testing.T, pid int) (wait func()) {
+	t.Helper()
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		unix.Close(fd)
+	})
+	return func() {
+		t.Helper()
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 60_000)
+		if n != 1 {
+			t.Errorf("process %d does not end: %v", pid, err)
+		}
+	}
+}
+
+func TestDaemonThatCannotStartSaysWhy(t *testing.T) {
+	dir := t.TempDir()
+	d := command(t, "-D", dir, "-d", "--pidfile", "pid", "--no-default-config")
+	if err := d.cmd.Run(); err == nil || d.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(d.stderr.String(), "inventory.img") {
+		t.Errorf("%v\n%s", err, &d.stderr)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "pid")); err == nil {
+		t.Error("there is a pidfile")
+	}
+}
+
+func TestFailedRestoreEndsTheStandIn(t *testing.T) {
+	tg, dir := freeze(t, "plain")
+	work := t.TempDir()
+	s := start(t, "-D", dir, "-W", work)
+	if err := os.Remove(filepath.Join(dir, "pagemap-"+strconv.Itoa(tg.PID)+".img")); err != nil {
+		t.Fatal(err)
+	}
+	r := criutest.Restore(t, dir, work, "--lazy-pages")
+	if err := r.Wait(t.Context()); err == nil {
+		t.Error("CRIU restores broken images")
+	}
+	if code := s.exit(t); code != 1 || !strings.Contains(s.stderr.String(), "CRIU gave up the restore") {
+		t.Errorf("exit code %d\n%s", code, &s.stderr)
+	}
+}
+
+func TestSignalEndsTheStandIn(t *testing.T) {
+	tg, dir := freeze(t, "plain")
+	_ = tg
+	s := start(t, "-D", dir)
+	s.cmd.Process.Signal(unix.SIGTERM)
+	if code := s.exit(t); code != 1 {
+		t.Errorf("exit code %d\n%s", code, &s.stderr)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, criu.SocketName)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+func TestSecondStandInFindsTheSocketTaken(t *testing.T) {
+	tg, dir := freeze(t, "plain")
+	work := t.TempDir()
+	first := start(t, "-D", dir, "-W", work)
+	second := command(t, "-D", dir, "-W", work, "--no-default-config")
+	if err := second.cmd.Run(); err == nil || !strings.Contains(second.stderr.String(), "socket is taken") {
+		t.Errorf("%v\n%s", err, &second.stderr)
+	}
+	restoreAndCheck(t, first, tg, dir, work, "root")
+}
+
+// needPageServer skips where CRIU's own page server cannot hand out pages: it needs pipes of 4 MiB, and does not
+// notice that it has not got them.
+func needPageServer(t *testing.T) {
+	t.Helper()
+	data, err := os.ReadFile("/proc/sys/fs/pipe-max-size")
+	if err != nil {
+		t.Fatal(err)
+	}
+	size, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &caps[0]); err != nil {
+		t.Fatal(err)
+	}
+	if size < 4<<20 && caps[0].Effective&(1<<unix.CAP_SYS_RESOURCE) == 0 {
+		t.Skip("CRIU's page server needs CAP_SYS_RESOURCE, or: sysctl fs.pipe-max-size=4194304")
+	}
+}
+
+func TestPagesComeFromAPageServer(t *testing.T) {
+	needPageServer(t)
+	tg, dir := freeze(t, "plain", "forks")
+	port := freePort(t)
+	ps := exec.Command(testenv.CRIU(t), "page-server", "--lazy-pages", "-D", dir, "--address", "127.0.0.1", "--port", port,
+		"-v4", "-o", "page-server.log", "--status-fd", "3")
+	startCRIU(t, ps)
+	work := t.TempDir()
+	s := start(t, "-D", dir, "-W", work, "--page-server", "--address", "127.0.0.1", "--port", port)
+	restoreAndCheck(t, s, tg, dir, work, "root")
+	checkEnd(t, ps, filepath.Join(dir, "page-server.log"))
+}
+
+func TestPagesComeFromALazyDump(t *testing.T) {
+	needPageServer(t)
+	tg, dir, port := criutest.Start(t, "plain"), t.TempDir(), freePort(t)
+	dump := exec.Command(testenv.CRIU(t), "dump", "-t", strconv.Itoa(tg.PID), "-D", dir, "--lazy-pages", "--address", "127.0.0.1",
+		"--port", port, "-v4", "-o", "dump.log", "--status-fd", "3", "--manage-cgroups=ignore")
+	startCRIU(t, dump)
+	if _, err := criu.Open(dir); !errors.Is(err, criu.ErrRemotePages) {
+		t.Errorf("the images open without the page server: %v", err)
+	}
+	work := t.TempDir()
+	s := start(t, "-D", dir, "-W", work, "--page-server", "--address", "127.0.0.1", "--port", port)
+	restoreAndCheck(t, s, tg, dir, work, "root")
+	checkEnd(t, dump, filepath.Join(dir, "dump.log"))
+}
+
+func checkEnd(t *testing.T, cmd *exec.Cmd, log string) {
+	t.Helper()
+	if err := cmd.Wait(); err != nil {
+		data, _ := os.ReadFile(log)
+		t.Errorf("%v: %v\n%s", cmd.Args, err, data[max(0, len(data)-2000):])
+	}
 }
 
 // startCRIU starts a server of CRIU's that reports on descriptor 3 that it listens.
@@ -160,14 +357,12 @@ func startCRIU(t *testing.T, cmd *exec.Cmd) {
 	}
 }
 
-func freePort(t *testing.T) int {
+func freePort(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
-
-var _ = criu.SocketName
