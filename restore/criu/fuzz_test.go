@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -114,63 +114,23 @@ func checkPageMap(t *testing.T, pm *pageMap) {
 	}
 }
 
-// A scriptedSocket is a stream socket whose peer has sent segments, each with some descriptors, and has gone.
-type scriptedSocket struct {
-	segments []segmentSent
-	opened   []int
-}
-
-type segmentSent struct {
-	data []byte
-	fds  int
-}
-
-func (s *scriptedSocket) ReadMsgUnix(b, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
-	for len(s.segments) > 0 && len(s.segments[0].data) == 0 {
-		s.segments = s.segments[1:]
-	}
-	if len(s.segments) == 0 {
-		return 0, 0, 0, nil, io.EOF
-	}
-	seg := &s.segments[0]
-	n = copy(b, seg.data)
-	seg.data = seg.data[n:]
-	var fds []int
-	for range min(seg.fds, 2) { // what the kernel finds room for
-		fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return 0, 0, 0, nil, err
-		}
-		fds = append(fds, fd)
-	}
-	if seg.fds > len(fds) {
-		flags |= unix.MSG_CTRUNC
-	}
-	s.opened = append(s.opened, fds...)
-	seg.fds = 0
-	if len(fds) > 0 {
-		oobn = copy(oob, unix.UnixRights(fds...))
-	}
-	return n, oobn, flags, nil, nil
-}
-
 // FuzzStream feeds bytes and descriptors to the reader of the socket: it ends with one of its errors or the end of
-// the restore, and every descriptor is either handed out or closed.
+// the restore, and every descriptor is either handed out or closed. script says how the bytes are cut, and how many
+// descriptors come with each piece.
 func FuzzStream(f *testing.F) {
 	f.Add(stream(10, 11, -12, finished), []byte{4, 0, 1, 1, 4, 0, 1, 1, 4, 0, 4, 0})
 	f.Add(stream(10), []byte{4, 1, 1, 2, 1, 0})
 	f.Add(stream(0), []byte{4, 0})
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { null.Close() })
 	f.Fuzz(func(t *testing.T, data, script []byte) {
-		s := &scriptedSocket{}
-		for len(script) >= 2 && len(data) > 0 {
-			n := min(int(script[0]%8), len(data))
-			s.segments = append(s.segments, segmentSent{data[:n], int(script[1] % 4)})
-			data, script = data[n:], script[2:]
-		}
-		s.segments = append(s.segments, segmentSent{data, 0})
-		handedOut := make(map[int]bool)
-		for rr := newRecordReader(s); ; {
-			rec, err := rr.next()
+		before := countFiles(t)
+		conn := sent(t, data[:min(len(data), 4096)], script, int(null.Fd()))
+		for {
+			rec, err := readRecord(conn)
 			if err != nil {
 				if !errors.Is(err, ErrRestoreFailed) && !errors.Is(err, ErrProtocol) {
 					t.Errorf("error %v is of the wrong kind", err)
@@ -184,19 +144,55 @@ func FuzzStream(f *testing.F) {
 				t.Errorf("record %+v", rec)
 			}
 			if rec.kind == recordTask {
-				handedOut[rec.fd] = true
 				if err := unix.Close(rec.fd); err != nil {
 					t.Errorf("descriptor of record %+v: %v", rec, err)
 				}
 			}
 		}
-		for _, fd := range s.opened {
-			if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
-				t.Errorf("descriptor %d is still open", fd)
-				unix.Close(fd)
-			}
+		conn.Close()
+		if after := countFiles(t); after != before {
+			t.Errorf("%d descriptors are open, %d were before", after, before)
 		}
 	})
+}
+
+// sent returns a connection whose peer has sent data, in pieces with descriptors, and has gone.
+func sent(t *testing.T, data, script []byte, fd int) *net.UnixConn {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(pair[0]), "socket")
+	defer file.Close()
+	c, err := net.FileConn(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for len(data) > 0 {
+		n, fds := len(data), 0
+		if len(script) >= 2 {
+			n, fds = min(1+int(script[0]%7), n), int(script[1]%4)
+			script = script[2:]
+		}
+		if err := unix.Sendmsg(pair[1], data[:n], unix.UnixRights(slices.Repeat([]int{fd}, fds)...), nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		data = data[n:]
+	}
+	if err := unix.Close(pair[1]); err != nil {
+		t.Fatal(err)
+	}
+	return c.(*net.UnixConn)
+}
+
+func countFiles(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
 }
 
 // stream is what CRIU sends for these pids, without descriptors.

@@ -43,7 +43,7 @@ func Serve(ctx context.Context, l *Listener, session *restore.Session, layouts m
 func serve(ctx context.Context, conn *net.UnixConn, session *restore.Session, layouts map[int]restore.Layout) error {
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	h := handshake{newRecordReader(conn), session, layouts, make(map[int]bool)}
+	h := handshake{conn, session, layouts, make(map[int]bool)}
 	err := h.run()
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx) // what followed from it says less
@@ -56,7 +56,7 @@ func serve(ctx context.Context, conn *net.UnixConn, session *restore.Session, la
 
 // A handshake is CRIU's side of a restore, as far as it has come.
 type handshake struct {
-	records *recordReader
+	conn    *net.UnixConn
 	session *restore.Session
 	layouts map[int]restore.Layout
 	seen    map[int]bool // image pids
@@ -64,7 +64,7 @@ type handshake struct {
 
 func (h *handshake) run() error {
 	for {
-		rec, err := h.records.next()
+		rec, err := readRecord(h.conn)
 		if err != nil {
 			return err
 		}

@@ -139,17 +139,17 @@ func TestServeRefusesWhatCRIUDoesNotSend(t *testing.T) {
 		{"half a pid", func(c *client) { c.Write([]byte{1, 0}) }, ErrRestoreFailed, ""},
 		{"a pid and no more", func(c *client) { c.pid(10) }, ErrRestoreFailed, "userfaultfd of task 10"},
 		{"one of two tasks", func(c *client) { c.task(10) }, ErrRestoreFailed, ""},
-		{"no descriptor", func(c *client) { c.pid(10); c.Write([]byte{0}) }, ErrProtocol, "task 10 sent no descriptor"},
-		{"two descriptors", func(c *client) { c.pid(10); c.fds(newUffd(t), newUffd(t)) }, ErrProtocol, "task 10 sent more than one descriptor"},
+		{"no descriptor", func(c *client) { c.pid(10); c.Write([]byte{0}) }, ErrProtocol, "task 10: lazy-pages protocol violated: peer sent 0 descriptors"},
+		{"two descriptors", func(c *client) { c.pid(10); c.fds(newUffd(t), newUffd(t)) }, ErrProtocol, "peer sent 2 descriptors"},
 		{"many descriptors", func(c *client) {
 			c.pid(10)
 			c.fds(newFile(t), newFile(t), newFile(t), newFile(t), newFile(t), newFile(t), newFile(t), newFile(t), newFile(t), newFile(t))
-		}, ErrProtocol, "task 10 sent more than one descriptor"},
+		}, ErrProtocol, "peer sent 10 descriptors"},
 		{"a descriptor with the pid", func(c *client) {
 			fd := newUffd(t)
 			_, _, err := c.WriteMsgUnix([]byte{10, 0, 0, 0}, unix.UnixRights(fd), nil)
 			must(t, errors.Join(err, unix.Close(fd)))
-		}, ErrProtocol, "came with the pid"},
+		}, ErrProtocol, "receive a pid: lazy-pages protocol violated: peer sent 1 descriptors"},
 		{"a descriptor that is no userfaultfd", func(c *client) { c.pid(10); c.fds(newFile(t)) }, uffd.ErrNotUserfaultfd, "task 10"},
 		{"a pid of 0", func(c *client) { c.pid(0) }, ErrProtocol, "pid 0"},
 		{"a pid without an opposite", func(c *client) { c.pid(-1 << 31) }, ErrProtocol, "pid -2147483648"},
@@ -224,7 +224,7 @@ func TestTasksAreKnownByTheirPidHere(t *testing.T) {
 	server, err := l.accept(t.Context())
 	must(t, err)
 	defer server.Close()
-	rec, err := newRecordReader(server).next()
+	rec, err := readRecord(server)
 	must(t, err)
 	defer unix.Close(rec.fd)
 	if rec.pid != 10 || rec.host != os.Getpid() {
