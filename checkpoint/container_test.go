@@ -83,7 +83,7 @@ func TestLazyRestoreIsServedByCRIUsOwnServer(t *testing.T) {
 	images := f.freeze(t)
 	o, s := f.restoreOptions(t, "lazy", images)
 	o.Lazy = true
-	server, err := f.tools.StartLazyPages(t.Context(), images, o.Work)
+	server, err := f.tools.StartLazyPages(t.Context(), LazyPagesOptions{Images: images, Work: o.Work})
 	if err != nil {
 		t.Fatal(err)
 	}

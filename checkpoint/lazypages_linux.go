@@ -24,15 +24,30 @@ type LazyPages struct {
 	run run
 }
 
-// StartLazyPages starts CRIU's own server for one restore of images in work, and returns when it listens. Both paths are
-// absolute, and work is the work folder of the restore. The caller must call Wait or Stop.
-func (t *Tools) StartLazyPages(ctx context.Context, images, work string) (*LazyPages, error) {
+// LazyPagesOptions say what CRIU's own server of lazy pages serves.
+type LazyPagesOptions struct {
+	// Images is the folder with the image files, Work the work folder of the restore that is to be served; both absolute.
+	Images, Work string
+	// Debug makes CRIU log each page fault in [LazyPagesLog], which slows it down. By default it logs warnings.
+	Debug bool
+}
+
+// LazyPagesLog is the name, in the work folder, of the log of CRIU's own server.
+const LazyPagesLog = "lazy-pages.log"
+
+// StartLazyPages starts CRIU's own server for one restore, and returns when it listens. The caller must call Wait or Stop.
+func (t *Tools) StartLazyPages(ctx context.Context, o LazyPagesOptions) (*LazyPages, error) {
+	images, work := o.Images, o.Work
+	verbosity := "-v2"
+	if o.Debug {
+		verbosity = "-v4"
+	}
 	if err := makeDirs(images, work); err != nil {
 		return nil, err
 	}
 	// The server outlives ctx, which bounds only the start.
 	cmd, err := t.criuCommand(context.WithoutCancel(ctx), "lazy-pages", "--images-dir", images, "--work-dir", work,
-		"--log-file", "lazy-pages.log", "-v2", "--status-fd", "3")
+		"--log-file", LazyPagesLog, verbosity, "--status-fd", "3")
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +63,7 @@ func (t *Tools) StartLazyPages(ctx context.Context, images, work string) (*LazyP
 	if err != nil {
 		return nil, fmt.Errorf("start criu lazy-pages: %w", err)
 	}
-	l := &LazyPages{run{op: "criu lazy-pages", cmd: cmd, criuLog: filepath.Join(work, "lazy-pages.log")}}
+	l := &LazyPages{run{op: "criu lazy-pages", cmd: cmd, criuLog: filepath.Join(work, LazyPagesLog)}}
 	if err := waitReady(ctx, ready); err != nil {
 		// A server that ended by itself has said why; one that did not is ended here.
 		return nil, errors.Join(err, l.Stop())

@@ -124,7 +124,7 @@ func TestServerOfLazyPagesThatCannotStartSaysWhy(t *testing.T) {
 	testenv.NeedRoot(t)
 	dir := tempDir(t)
 	tools := Tools{CRIU: testenv.CRIU(t)}
-	_, err := tools.StartLazyPages(t.Context(), dir+"/empty", dir+"/work")
+	_, err := tools.StartLazyPages(t.Context(), LazyPagesOptions{Images: dir + "/empty", Work: dir + "/work"})
 	if failure, ok := errors.AsType[*Error](err); !ok || len(failure.Lines) == 0 {
 		t.Errorf("got %v, want an *Error with CRIU's lines", err)
 	}

@@ -28,8 +28,8 @@ func bytesRead() (uint64, error) {
 // faults are the kernel's counts of the page faults of one process.
 type faults struct{ minor, major uint64 }
 
-// processFaults reads the counts of a process. A fault that userfaultfd held up counts as major, as one does that
-// waited for a disk.
+// processFaults reads the counts of a process. Faults that waited for a disk are major; those that userfaultfd held up
+// may count as either.
 func processFaults(pid int) (faults, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

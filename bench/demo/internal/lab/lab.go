@@ -48,7 +48,7 @@ type Lab struct {
 	started  int    // containers so far, to name them apart
 	want     *answer
 	snapshot report.Snapshot
-	thawd    *thawd // nil until it is started
+	servers  []*thawd
 }
 
 // New prepares a lab, and removes what a lab that was killed has left in the same folder. The caller closes it.
@@ -78,8 +78,8 @@ func New(ctx context.Context, config Config) (*Lab, error) {
 // Close ends what runs and removes everything but the report.
 func (l *Lab) Close() error {
 	var errs []error
-	if l.thawd != nil {
-		errs = append(errs, l.thawd.stop())
+	for _, d := range l.servers {
+		errs = append(errs, d.stop())
 	}
 	return errors.Join(append(errs, l.clear(context.Background()))...)
 }

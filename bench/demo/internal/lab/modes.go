@@ -1,8 +1,11 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"thaw/bench/demo/internal/report"
@@ -46,17 +49,16 @@ func (l *Lab) mode(ctx context.Context, name report.Mode) (mode, error) {
 	case report.CRIUEager:
 		return eager{}, nil
 	case report.CRIULazy:
-		return &criuLazy{}, nil
+		m := &criuLazy{}
+		err := l.step("count the faults of CRIU's own server", func() (string, error) { return l.countFaults(ctx, m) })
+		return m, err
 	case report.Thaw:
-		if err := l.startThawd(ctx); err != nil {
-			return nil, err
-		}
-		return &thawMode{thawd: l.thawd, called: report.Thaw, stream: control.StreamAll}, nil
+		d, err := l.startThawd(ctx, "thawd")
+		return &thawMode{thawd: d, called: report.Thaw, stream: control.StreamAll}, err
 	case report.Floor:
-		if err := l.startThawd(ctx); err != nil {
-			return nil, err
-		}
-		return &thawMode{thawd: l.thawd, called: report.Floor, stream: control.StreamNone}, nil
+		// A thawd that brings nothing before it is asked: what is measured is the restore alone.
+		d, err := l.startThawd(ctx, "thawd-floor", "--read-ahead", "0")
+		return &thawMode{thawd: d, called: report.Floor, stream: control.StreamNone}, err
 	}
 	return nil, fmt.Errorf("no mode is called %q", name)
 }
@@ -91,6 +93,8 @@ func (eager) restore(ctx context.Context, t *trial) error {
 // criuLazy restores with CRIU's own lazy-pages server. The server is made for one restore and ends with it, so its start
 // is a part of the restore.
 type criuLazy struct {
+	debug  bool                  // have the server log each fault
+	faults uint64                // how many it served when it was asked to log them
 	daemon *checkpoint.LazyPages // nil when none runs
 }
 
@@ -98,16 +102,35 @@ func (*criuLazy) name() report.Mode { return report.CRIULazy }
 
 func (m *criuLazy) restore(ctx context.Context, t *trial) error {
 	var err error
-	if m.daemon, err = t.lab.tools.StartLazyPages(ctx, t.lab.images, t.work); err != nil {
+	m.daemon, err = t.lab.tools.StartLazyPages(ctx, checkpoint.LazyPagesOptions{
+		Images: t.lab.images, Work: t.work, Debug: m.debug,
+	})
+	if err != nil {
 		return err
 	}
 	t.listening = time.Now()
 	return t.restore(ctx, t.lab.images, t.work, true)
 }
 
-// served takes the process's major faults: CRIU counts none unless it logs each, which would slow it down.
-func (m *criuLazy) served(_ context.Context, _ *trial, f faults) (*uint64, error) {
-	return &f.major, nil
+// served counts the faults in the log where there are any. Logging slows CRIU down, so it is done in a run apart, and
+// that run's number stands for all.
+func (m *criuLazy) served(_ context.Context, t *trial, _ faults) (*uint64, error) {
+	if m.debug {
+		log, err := os.ReadFile(filepath.Join(t.work, checkpoint.LazyPagesLog))
+		if err != nil {
+			return nil, err
+		}
+		m.faults = uint64(bytes.Count(log, []byte("#PF at ")))
+	}
+	return &m.faults, nil
+}
+
+// countFaults restores once with a server that logs, off the record.
+func (l *Lab) countFaults(ctx context.Context, m *criuLazy) (string, error) {
+	m.debug = true
+	defer func() { m.debug = false }()
+	_, err := l.measure(ctx, m, report.Warm)
+	return fmt.Sprintf("%d faults until the first response", m.faults), err
 }
 
 func (m *criuLazy) server() int { return m.daemon.PID() }

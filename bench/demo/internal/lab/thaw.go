@@ -30,19 +30,23 @@ type thawd struct {
 // pollInterval is how often thawd is asked for its state where the clock is off.
 const pollInterval = 5 * time.Millisecond
 
-// startThawd imports the images into a store and starts thawd on it, once.
-func (l *Lab) startThawd(ctx context.Context) error {
-	if l.thawd != nil {
-		return nil
+// startThawd starts a thawd on the store, into which it imports the images first if that is still to be done. The lab ends
+// it. name tells its files apart from those of another thawd.
+func (l *Lab) startThawd(ctx context.Context, name string, flags ...string) (*thawd, error) {
+	if l.snapshot.StoreBytes == 0 {
+		if err := l.step("import into the page store", func() (string, error) { return l.importImages(ctx) }); err != nil {
+			return nil, err
+		}
 	}
-	if err := l.step("import into the page store", func() (string, error) { return l.importImages(ctx) }); err != nil {
-		return err
-	}
-	return l.step("start thawd", func() (string, error) {
-		var err error
-		l.thawd, err = startThawd(ctx, l.config.Thawd, l.store(), l.work)
+	var d *thawd
+	err := l.step("start "+name, func() (_ string, err error) {
+		d, err = startThawd(ctx, l.config.Thawd, l.store(), filepath.Join(l.work, name), flags)
 		return "", err
 	})
+	if d != nil {
+		l.servers = append(l.servers, d)
+	}
+	return d, err
 }
 
 func (l *Lab) store() string { return filepath.Join(l.work, "store") }
@@ -66,8 +70,11 @@ func (l *Lab) importImages(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%s, %s/s", report.Bytes(float64(s.StoreBytes)), report.Bytes(s.ImportRate)), nil
 }
 
-// startThawd starts thawd and returns when it answers.
-func startThawd(ctx context.Context, binary, store, dir string) (*thawd, error) {
+// startThawd starts thawd with its files in dir, and returns when it answers.
+func startThawd(ctx context.Context, binary, store, dir string, flags []string) (*thawd, error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
 	log, err := os.Create(filepath.Join(dir, "thawd.log"))
 	if err != nil {
 		return nil, err
@@ -75,7 +82,8 @@ func startThawd(ctx context.Context, binary, store, dir string) (*thawd, error) 
 	socket := filepath.Join(dir, "thawd.sock")
 	// thawd ends when we tell it to, after the containers whose memory it holds; a group of its own keeps it from the
 	// terminal's interrupt.
-	cmd := exec.Command(binary, "serve", "--store", store, "--socket", socket, "--run-dir", filepath.Join(dir, "sessions"))
+	args := append([]string{"serve", "--store", store, "--socket", socket, "--run-dir", filepath.Join(dir, "sessions")}, flags...)
+	cmd := exec.Command(binary, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {

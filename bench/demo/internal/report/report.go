@@ -58,8 +58,8 @@ type Run struct {
 	ServerStart *float64 `json:"server_start_s,omitempty"`
 	// BytesRead is what the machine read from its disks until the first response.
 	BytesRead uint64 `json:"bytes_read"`
-	// FaultsServed counts page faults that the memory server resolved until the first response: thawd's own count, and
-	// the process's major faults with CRIU's server, which does not tell.
+	// FaultsServed counts page faults that the memory server resolved until the first response. CRIU's server tells only in
+	// a log that slows it down: its number comes from one run apart, whose times are in no report.
 	FaultsServed *uint64 `json:"faults_served,omitempty"`
 	// MajorFaults and MinorFaults are the kernel's counts for the process until the first response.
 	MajorFaults uint64 `json:"major_faults"`
