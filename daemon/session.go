@@ -179,7 +179,7 @@ func (s *session) noteRunning() {
 	s.running = time.Now()
 	took := s.running.Sub(s.created)
 	s.mu.Unlock()
-	s.log.Info("processes are restored", "after", took, "processes", s.pages.Stats().Processes)
+	s.log.Info("processes are restored", "seconds", took.Seconds(), "processes", s.pages.Stats().Processes)
 }
 
 // finish notes how the session ended.
@@ -196,7 +196,7 @@ func (s *session) finish(err error) {
 	s.mu.Unlock()
 
 	st := s.pages.Stats()
-	attrs := []any{"state", final, "after", took, "processes", st.Processes, "bytes_demand", st.BytesDemand,
+	attrs := []any{"state", final, "seconds", took.Seconds(), "processes", st.Processes, "bytes_demand", st.BytesDemand,
 		"bytes_streamed", st.BytesStream, "pages", st.PagesSettled, "pages_failed", st.PagesFailed}
 	if final == control.StateFailed {
 		s.log.Error("session failed", append(attrs, "err", err)...)
