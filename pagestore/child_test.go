@@ -16,7 +16,7 @@ func childMain() (code int, ok bool) {
 	if what == "" {
 		return 0, false
 	}
-	s, err := Open(os.Args[1], &Options{packPages: 64})
+	s, err := Open(os.Args[1], &Options{packPages: 256})
 	if err == nil {
 		switch what {
 		case "lease":
@@ -55,4 +55,4 @@ func childImport(s *Store) error {
 }
 
 // childPages is the size of the child's import.
-const childPages = 20_000
+const childPages = 10_000

@@ -2,6 +2,7 @@ package pagestore
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -40,6 +41,22 @@ func newStore(t *testing.T) *Store {
 	return openStore(t, dir, &Options{packPages: 64})
 }
 
+// memoryDir is t.TempDir in memory, where there is such a place: thousands of small stores are made there, and making
+// folders is what costs most on a disk.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "pagestore-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
 func openStore(t *testing.T, dir string, opts *Options) *Store {
 	t.Helper()
 	s, err := Open(dir, opts)
@@ -56,9 +73,7 @@ func pageOf(seed uint64) []byte {
 	if seed != 0 {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		for i := 0; i < PageSize; i += 8 {
-			for b := range 8 {
-				page[i+b] = byte(rng.Uint32())
-			}
+			binary.LittleEndian.PutUint64(page[i:], rng.Uint64())
 		}
 	}
 	return page

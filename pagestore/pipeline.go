@@ -60,7 +60,7 @@ func (c *chunk) page(i int) []byte { return c.data[i*PageSize:][:PageSize] }
 
 // copyPages moves the image into packs and the builder.
 func (im *importer) copyPages(ctx context.Context) error {
-	chunks := im.opts.Workers + extraChunks
+	chunks := int(min(uint64(im.opts.Workers+extraChunks), im.pages/chunkPages+1))
 	free, work, order := make(chan *chunk, chunks), make(chan *chunk, chunks), make(chan *chunk, chunks)
 	for range chunks {
 		free <- newChunk()

@@ -264,7 +264,7 @@ func (v *verifier) done(pages int, bytes int64) {
 
 // checkPages hashes the pages of a pack, 1 MiB at a time.
 func (v *verifier) checkPages(ctx context.Context, c *namespaceCheck, f *os.File, footer *pack.Footer) error {
-	buf := make([]byte, chunkPages*PageSize)
+	buf := make([]byte, min(chunkPages, footer.Pages())*PageSize)
 	for first := 0; first < footer.Pages(); first += chunkPages {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -1,0 +1,417 @@
+package pagestore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"thaw/internal/durable/durabletest"
+	"thaw/internal/testenv"
+)
+
+// operation is a change of the store that is broken at each of its steps in turn. It starts from snapshots "a", which has
+// a skeleton, and "b", which shares pages with it.
+type operation struct {
+	name    string
+	prepare func(t *testing.T, s *Store) (release func())
+	run     func(ctx context.Context, s *Store) error
+	// after is what the store holds once the operation is complete.
+	after map[string]memory
+	// repeats: running a complete operation again is no error.
+	repeats bool
+}
+
+var (
+	memoryA = append(seeds(1, 100), 0)
+	memoryB = append(seeds(50, 20), seeds(500, 10)...)
+	memoryC = append(seeds(90, 20), append(memory{0}, seeds(700, 70)...)...)
+	before  = map[string]memory{"a": memoryA, "b": memoryB}
+)
+
+func inputWithSkeleton(m memory) Input {
+	in := m.input()
+	in.Skeleton = func(dir string) error {
+		if err := os.Mkdir(filepath.Join(dir, "sub"), 0o700); err != nil {
+			return err
+		}
+		return errors.Join(
+			os.WriteFile(filepath.Join(dir, "core"), []byte("core"), 0o600),
+			os.WriteFile(filepath.Join(dir, "sub", "x"), []byte("x"), 0o600),
+		)
+	}
+	return in
+}
+
+func nothing(*testing.T, *Store) func() { return func() {} }
+
+var operations = []operation{
+	{
+		name:    "import",
+		prepare: nothing,
+		run: func(ctx context.Context, s *Store) error {
+			_, err := s.Import(ctx, mustName("c"), inputWithSkeleton(memoryC), nil)
+			return err
+		},
+		after: map[string]memory{"a": memoryA, "b": memoryB, "c": memoryC},
+	},
+	{
+		name:    "import into a new namespace",
+		prepare: nothing,
+		run: func(ctx context.Context, s *Store) error {
+			_, err := s.Import(ctx, mustName("new/c"), inputWithSkeleton(memoryC), nil)
+			return err
+		},
+		after: map[string]memory{"a": memoryA, "b": memoryB, "new/c": memoryC},
+	},
+	{
+		name:    "remove",
+		prepare: nothing,
+		run:     func(ctx context.Context, s *Store) error { return s.Remove(ctx, mustName("a")) },
+		after:   map[string]memory{"b": memoryB},
+	},
+	{
+		name: "remove of a leased snapshot",
+		prepare: func(t *testing.T, s *Store) func() {
+			snap := mustOpen(t, s, "a")
+			return func() { snap.Close() }
+		},
+		run:   func(ctx context.Context, s *Store) error { return s.Remove(ctx, mustName("a")) },
+		after: map[string]memory{"b": memoryB},
+	},
+	{
+		name: "gc",
+		prepare: func(t *testing.T, s *Store) func() {
+			mustImport(t, s, "x", seeds(2000, 70))
+			snap := mustOpen(t, s, "x")
+			if err := s.Remove(t.Context(), mustName("x")); err != nil {
+				t.Fatal(err)
+			}
+			snap.Close()
+			return func() {}
+		},
+		run:     func(ctx context.Context, s *Store) error { _, err := s.GC(ctx); return err },
+		after:   before,
+		repeats: true,
+	},
+}
+
+// TestFaultsAtEveryStep breaks every operation at every step in every way, and looks whether the store is as before or
+// complete; after a crash also with everything lost that was not synced.
+func TestFaultsAtEveryStep(t *testing.T) {
+	for _, op := range operations {
+		for _, fault := range durabletest.Faults {
+			for _, powerCut := range []bool{false, true} {
+				crash := fault == durabletest.CrashBefore || fault == durabletest.CrashAfter
+				if powerCut && !crash {
+					continue
+				}
+				name := fmt.Sprintf("%s/%s", op.name, fault)
+				if powerCut {
+					name += " of the machine"
+				}
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					step := 1
+					for breakAt(t, op, step, fault, powerCut) && !t.Failed() {
+						step++
+					}
+					if step <= 3 {
+						t.Errorf("only %d steps were broken", step-1)
+					}
+				})
+			}
+		}
+	}
+}
+
+// breakAt runs the operation with a fault at one step and reports whether there was such a step.
+func breakAt(t *testing.T, op operation, step int, fault durabletest.Fault, powerCut bool) (reached bool) {
+	t.Helper()
+	dir := memoryDir(t)
+	s := openFaulty(t, filepath.Join(dir, "store"), nil)
+	for name, m := range before {
+		if _, err := s.Import(t.Context(), mustName(name), inputWithSkeleton(m), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	release := op.prepare(t, s)
+	if err := os.Mkdir(filepath.Join(dir, "trash"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	fsys := durabletest.New(filepath.Join(dir, "trash"), step, fault)
+	broken := openFaulty(t, s.Dir(), fsys)
+	err := op.run(t.Context(), broken)
+	broken.Close()
+	release()
+	if powerCut {
+		if err := fsys.PowerCut(); err != nil {
+			t.Fatalf("step %d: power cut: %v", step, err)
+		}
+	} else if err := fsys.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if fsys.Reached() && fault == durabletest.NoSpace && err != nil && !errors.Is(err, ErrNoSpace) {
+		t.Errorf("step %d: error is %v, want %v", step, err, ErrNoSpace)
+	}
+
+	complete := holds(t, s, op.after)
+	switch {
+	case err == nil && complete != nil:
+		t.Errorf("step %d: after success: %v", step, complete)
+	case complete != nil:
+		if asBefore := holds(t, s, before); asBefore != nil {
+			t.Errorf("step %d, error %v: the store is neither complete (%v) nor as before (%v)", step, err, complete, asBefore)
+		}
+	}
+	// The next run completes it, and whatever the broken one left is gone then.
+	if err := op.run(t.Context(), s); err != nil && (complete != nil || op.repeats) {
+		t.Errorf("step %d: running it again: %v", step, err)
+	}
+	if _, err := s.GC(t.Context()); err != nil {
+		t.Errorf("step %d: gc: %v", step, err)
+	}
+	if err := holds(t, s, op.after); err != nil {
+		t.Errorf("step %d: at the end: %v", step, err)
+	}
+	checkNoLeftovers(t, s)
+	if t.Failed() {
+		t.Logf("step %d: the error was %v; the store is\n%s", step, err, tree(t, s.Dir()))
+	}
+	return fsys.Reached()
+}
+
+// openFaulty opens the store in dir, which it makes if need be, and changes it through fsys, nil for one without faults.
+func openFaulty(t *testing.T, dir string, fsys *durabletest.FS) *Store {
+	t.Helper()
+	if fsys == nil {
+		// Not durable.Disk: it would sync for real, which is slow.
+		fsys = durabletest.New(memoryDir(t), 0, 0)
+		t.Cleanup(func() { fsys.Close() })
+		if _, err := os.Stat(dir); err != nil {
+			if err := create(fsys, dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return openStore(t, dir, &Options{fs: fsys, packPages: 64})
+}
+
+// holds returns an error unless the store has exactly these snapshots, and all of them sound.
+func holds(t *testing.T, s *Store, want map[string]memory) error {
+	t.Helper()
+	entries, err := s.List()
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if want[e.Name.String()] == nil && !e.BeingRemoved {
+			return fmt.Errorf("snapshot %s should not be there", e.Name)
+		}
+	}
+	for name, m := range want {
+		if err := checkImage(s, name, m); err != nil {
+			return err
+		}
+	}
+	return checkVerify(t, s)
+}
+
+// checkNoLeftovers looks for files that belong to no snapshot.
+func checkNoLeftovers(t *testing.T, s *Store) {
+	t.Helper()
+	names, err := s.Namespaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		ns := s.namespace(name)
+		for _, dir := range []string{ns.staging(), ns.removed()} {
+			if entries, err := readDir(dir); err != nil || len(entries) > 0 {
+				t.Errorf("%s has %v, %v", dir, entries, err)
+			}
+		}
+		used, err := ns.mark()
+		if err != nil {
+			t.Fatal(err)
+		}
+		packs, err := readDir(ns.packs())
+		if err != nil || len(packs) != len(used) {
+			t.Errorf("%s has %d packs, of which %d are used; %v", ns.packs(), len(packs), len(used), err)
+		}
+	}
+}
+
+// TestCompleteOperationsAreDurable cuts the power right after success.
+func TestCompleteOperationsAreDurable(t *testing.T) {
+	for _, op := range operations {
+		t.Run(op.name, func(t *testing.T) {
+			dir := memoryDir(t)
+			s := openFaulty(t, filepath.Join(dir, "store"), nil)
+			for name, m := range before {
+				if _, err := s.Import(t.Context(), mustName(name), inputWithSkeleton(m), nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			release := op.prepare(t, s)
+			defer release()
+			if err := os.Mkdir(filepath.Join(dir, "trash"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			fsys := durabletest.New(filepath.Join(dir, "trash"), 0, 0)
+			durable := openFaulty(t, s.Dir(), fsys)
+			if err := op.run(t.Context(), durable); err != nil {
+				t.Fatal(err)
+			}
+			if err := fsys.PowerCut(); err != nil {
+				t.Fatal(err)
+			}
+			if err := holds(t, s, op.after); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestCreateFaultsAtEveryStep(t *testing.T) {
+	for _, fault := range durabletest.Faults {
+		t.Run(fault.String(), func(t *testing.T) {
+			for step := 1; ; step++ {
+				dir := filepath.Join(t.TempDir(), "store")
+				fsys := durabletest.New(t.TempDir(), step, fault)
+				err := create(fsys, dir)
+				if err := fsys.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if _, openErr := Open(dir, nil); openErr != nil && (err == nil || !errors.Is(openErr, ErrNotStore)) {
+					t.Errorf("step %d: Create: %v, Open: %v", step, err, openErr)
+				} else if openErr != nil {
+					again, err := Create(dir)
+					if err != nil {
+						t.Errorf("step %d: Create again: %v", step, err)
+					} else {
+						again.Close()
+					}
+				}
+				if !fsys.Reached() {
+					return
+				}
+			}
+		})
+	}
+}
+
+// TestKilledImportLeavesTheStoreAsItWas kills a real process, at many points of its import.
+func TestKilledImportLeavesTheStoreAsItWas(t *testing.T) {
+	for _, line := range []int{1, 2, 3, 5, 8, 12} {
+		t.Run(fmt.Sprintf("after line %d", line), func(t *testing.T) {
+			s := newStore(t)
+			mustImport(t, s, "a", seeds(1, 100))
+			files := packList(t, s)
+			child, out := startChild(t, "import", s.Dir())
+			lines := 0
+			for lines < line && out.Scan() {
+				lines++
+			}
+			child.Process.Kill()
+			child.Wait()
+
+			entries, err := s.List()
+			if err != nil {
+				t.Fatal(err)
+			}
+			complete := len(entries) == 2
+			if err := errors.Join(checkImage(s, "a", seeds(1, 100)), checkVerify(t, s)); err != nil {
+				t.Error(err)
+			}
+			mustImport(t, s, "c", seeds(1, 100)) // adds nothing and sweeps
+			if !complete {
+				if diff := cmp.Diff(files, packList(t, s)); diff != "" {
+					t.Errorf("packs (-before +after):\n%s", diff)
+				}
+			} else if err := checkImage(s, "b", seeds(1000, childPages)); err != nil {
+				t.Error(err)
+			}
+			checkNoLeftovers(t, s)
+		})
+	}
+}
+
+func packList(t *testing.T, s *Store) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(s.namespace("default").packs())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// endless is a file that never ends and never repeats.
+type endless struct{}
+
+func (endless) ReadAt(b []byte, off int64) (int, error) {
+	for i := 0; i < len(b); i += PageSize {
+		copy(b[i:], pageOf(uint64(off)+uint64(i)+1))
+	}
+	return len(b), nil
+}
+
+// TestFullDiskLeavesTheStoreAsItWas fills a real file system.
+func TestFullDiskLeavesTheStoreAsItWas(t *testing.T) {
+	testenv.NeedRoot(t)
+	mount := t.TempDir()
+	if err := unix.Mount("pagestore-test", mount, "tmpfs", 0, "size=8m"); err != nil {
+		t.Skipf("cannot mount a small tmpfs: %v; run as root with CAP_SYS_ADMIN", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(mount, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	dir := filepath.Join(mount, "store")
+	made, err := Create(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made.Close()
+	s := openStore(t, dir, &Options{packPages: 256})
+	mustImport(t, s, "a", seeds(1, 100))
+	before := tree(t, dir)
+
+	const pages = 16 << 20 / PageSize
+	in := Input{
+		Spaces: []Space{{
+			ID:      1,
+			Regions: []Region{{Start: testBase, End: testBase + pages*PageSize}},
+			Runs:    []Run{{Addr: testBase, Pages: pages}},
+		}},
+		Files: []io.ReaderAt{endless{}},
+	}
+	if _, err := s.Import(t.Context(), mustName("b"), in, nil); !errors.Is(err, ErrNoSpace) || !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("import of twice the disk: %v, want %v", err, ErrNoSpace)
+	}
+	if diff := cmp.Diff(before, tree(t, dir)); diff != "" {
+		t.Errorf("the store has changed (-before +after):\n%s", diff)
+	}
+	in = seeds(1, 10).input()
+	in.Skeleton = func(dir string) error {
+		return os.WriteFile(filepath.Join(dir, "core"), make([]byte, 16<<20), 0o600)
+	}
+	if _, err := s.Import(t.Context(), mustName("b"), in, nil); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("import of a skeleton of twice the disk: %v, want %v", err, ErrNoSpace)
+	}
+	mustImport(t, s, "b", seeds(200, 100))
+	if err := errors.Join(checkImage(s, "a", seeds(1, 100)), checkImage(s, "b", seeds(200, 100)), checkVerify(t, s)); err != nil {
+		t.Error(err)
+	}
+	checkNoLeftovers(t, s)
+}
