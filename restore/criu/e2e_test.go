@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -52,11 +51,11 @@ type thaw struct {
 // thaw restores dir, the skeleton or the images as they lie, with the pages that it lacks.
 func (f *freeze) thaw(t *testing.T, dir string, opts restore.Options) *thaw {
 	t.Helper()
-	im := f.images
+	source := f.images.Source
 	if dir == f.skeleton {
-		im = flagAllLazy(im)
+		source = f.images.SkeletonSource
 	}
-	src, layouts, err := im.Source()
+	src, layouts, err := source()
 	must(t, err)
 	t.Cleanup(func() { src.Close() })
 	opts.Source = src
@@ -242,17 +241,4 @@ func moveToParent(t *testing.T, dir string, pid int) {
 	must(t, os.WriteFile(filepath.Join(dir, pagesName), youngData, 0o600))
 	must(t, os.WriteFile(filepath.Join(parent, pagesName), oldData, 0o600))
 	must(t, os.WriteFile(filepath.Join(parent, "inventory.img"), nil, 0o600))
-}
-
-// flagAllLazy returns images whose source has all lazy pages, as a store has, whatever the flags in the images say.
-func flagAllLazy(im *Images) *Images {
-	whole := &Images{Tasks: slices.Clone(im.Tasks), chain: im.chain}
-	for i := range whole.Tasks {
-		task := &whole.Tasks[i]
-		task.Lazy, task.Eager = slices.Clone(task.Lazy), nil
-		for j := range task.Lazy {
-			task.Lazy[j].lazyFlag = true
-		}
-	}
-	return whole
 }

@@ -201,6 +201,17 @@ func TestSourceServesWhatCRIULeavesOut(t *testing.T) {
 	src.Prefetch(0, 1)
 }
 
+func TestSkeletonSourceHasAllThatTheSkeletonLacks(t *testing.T) {
+	im := openDump(t, newDump(entry(0x100000, 4, lazy), entry(0x104000, 2, flagPresent), entry(0x107000, 1, flagPresent)))
+	src, layouts, err := im.SkeletonSource()
+	must(t, err)
+	defer src.Close()
+	want := []restore.Extent{{Addr: 0x100000, Pages: 4}, {Addr: 0x104000, Pages: 2, Image: 4}, {Addr: 0x107000, Pages: 1, Image: 6}}
+	if diff := cmp.Diff(want, layouts[10].Extents); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
 func TestImagesThatCRIUWouldRestoreWronglyAreNotServed(t *testing.T) {
 	d := newDump(entry(0x100000, 4, lazy))
 	d.tasks[0].vmas = []*vma.VmaEntry{aVMA(0x100000, 100, mapPrivate|mapAnonymous, statusRegular|statusAnonPrivate|statusShadowStack)}

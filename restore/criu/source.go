@@ -42,6 +42,16 @@ func (im *Images) Source() (*ImageSource, map[int]restore.Layout, error) {
 	if err := im.checkFlags(); err != nil {
 		return nil, nil, err
 	}
+	return im.source((*Task).leftOut)
+}
+
+// SkeletonSource is Source for a restore from a skeleton of the images: all pages are there that the skeleton lacks.
+func (im *Images) SkeletonSource() (*ImageSource, map[int]restore.Layout, error) {
+	return im.source(func(t *Task) []Run { return t.Lazy })
+}
+
+// source maps the pages files. pages says which pages of a task the source is asked for.
+func (im *Images) source(pages func(*Task) []Run) (*ImageSource, map[int]restore.Layout, error) {
 	src := &ImageSource{}
 	for _, f := range im.chain.files {
 		if err := src.add(f); err != nil {
@@ -55,7 +65,7 @@ func (im *Images) Source() (*ImageSource, map[int]restore.Layout, error) {
 	layouts := make(map[int]restore.Layout)
 	for i := range im.Tasks {
 		if t := &im.Tasks[i]; !t.Zombie {
-			layouts[t.PID] = t.layout(t.leftOut(), imagePage)
+			layouts[t.PID] = t.layout(pages(t), imagePage)
 		}
 	}
 	return src, layouts, nil

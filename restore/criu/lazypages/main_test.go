@@ -35,7 +35,7 @@ func openImages(dir string) (restore.PageSource, map[int]restore.Layout, io.Clos
 		return nil, nil, nil, err
 	}
 	defer im.Close()
-	src, layouts, err := im.Source()
+	src, layouts, err := im.SkeletonSource()
 	return src, layouts, src, err
 }
 
