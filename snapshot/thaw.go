@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"thaw/checkpoint"
@@ -99,6 +101,9 @@ func explain(ctx context.Context, client *control.Client, tools *checkpoint.Tool
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	err = needsRoot(err)
+	if pidTaken(err) {
+		err = fmt.Errorf("%w: %w", ErrPIDTaken, err)
+	}
 	if old := checkCRIU(ctx, tools); old != nil {
 		err = fmt.Errorf("%w: %w", old, err)
 	}
@@ -112,6 +117,19 @@ func explain(ctx context.Context, client *control.Client, tools *checkpoint.Tool
 		return errors.Join(err, cancelSession(ctx, client, id))
 	}
 	return err
+}
+
+// ErrPIDTaken says that a number that the frozen process had, or one of its children, is in use on this host. CRIU gives
+// processes the numbers that they had.
+var ErrPIDTaken = errors.New("a process has the number of the frozen one")
+
+// pidTaken reports whether CRIU failed for want of a process number. It has no code for that, only words; if they change,
+// the error is merely less clear.
+func pidTaken(err error) bool {
+	var tool *checkpoint.Error
+	return errors.As(err, &tool) && slices.ContainsFunc(tool.Lines, func(line string) bool {
+		return strings.Contains(line, "Can't fork for") && strings.Contains(line, "File exists")
+	})
 }
 
 // cancelSession cancels a session that nobody will connect to.

@@ -114,6 +114,7 @@ var causes = []struct {
 	{criu.ErrSocketTaken, Busy, "use another work folder, or end the server that listens there"},
 
 	{snapshot.ErrCRIUTooOld, Missing, criuHint},
+	{snapshot.ErrPIDTaken, Busy, "end that process, or restore into a container, which has numbers of its own: --bundle and --id"},
 	{snapshot.ErrNotEmpty, Busy, "name a folder that is empty or does not exist"},
 	{checkpoint.ErrToolMissing, Missing, criuHint},
 	{checkpoint.ErrContainerExists, Busy, "choose another --id, or delete the container: runc delete"},
