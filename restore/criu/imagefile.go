@@ -25,7 +25,7 @@ const (
 
 // maxEntry bounds the size of one record in bytes. The largest in real images is the memory map of a task: 65530
 // mappings (the kernel's default limit) make 4 MiB.
-const maxEntry = 64 << 20
+const maxEntry = 256 << 20
 
 // An entryReader reads the records of one image file: each is its size as a little-endian uint32 and a protobuf
 // message of that size.
@@ -89,7 +89,7 @@ func (er *entryReader) next(m proto.Message) error {
 	}
 	er.buf = er.buf[:size]
 	if err := er.read(er.buf); err != nil {
-		return badEntry(er.name, er.index, "the file cannot be read to its end: %v", err)
+		return &ImageError{File: er.name, Entry: er.index, Err: err, Reason: "the file cannot be read to its end"}
 	}
 	if err := proto.Unmarshal(er.buf, m); err != nil {
 		return badEntry(er.name, er.index, "the record is damaged: %v", err)

@@ -51,6 +51,10 @@ func golden(t *testing.T, name, got string) {
 }
 
 func TestWhatIsLazyFollowsFromTheMapping(t *testing.T) {
+	const (
+		statusVsyscall, statusVDSO, statusVVAR, statusShadowStack, statusPlugin = 1 << 2, 1 << 3, 1 << 12, 1 << 15, 1 << 27
+		mapLocked, mapHugeTLB                                                   = 0x2000, 0x40000
+	)
 	const private = mapPrivate | mapAnonymous
 	const regular = statusRegular | statusAnonPrivate
 	for _, tc := range []struct {
@@ -73,6 +77,8 @@ func TestWhatIsLazyFollowsFromTheMapping(t *testing.T) {
 		{"the vvar pages are not lazy", private, regular | statusVVAR, 0, nil},
 		{"the vsyscall page is not lazy", private, regular | statusVsyscall, 0, nil},
 		{"a shadow stack is not lazy", private, regular | statusShadowStack, 0, nil},
+		{"a kind of mapping that is not known is not lazy", private, regular | 1<<20, 0, nil},
+		{"a flag that is not known makes a mapping not lazy", private | 1<<25, regular, 0, nil},
 		{"what a plugin restores is not lazy", private, regular | statusPlugin, 0, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -15,21 +15,15 @@ import (
 // and of the kernel's interface.
 const (
 	statusRegular     = 1 << 0
-	statusVsyscall    = 1 << 2
-	statusVDSO        = 1 << 3
+	statusStack       = 1 << 1
 	statusHeap        = 1 << 5 // the brk heap
 	statusAnonPrivate = 1 << 9
-	statusVVAR        = 1 << 12
-	statusShadowStack = 1 << 15
 	statusGuard       = 1 << 16 // not a mapping: a range inside one that MADV_GUARD_INSTALL guards
-	statusPlugin      = 1 << 27
 
 	mapPrivate   = 0x2
 	mapAnonymous = 0x20
 	mapGrowsDown = 0x100
-	mapLocked    = 0x2000
 	mapNoReserve = 0x4000
-	mapHugeTLB   = 0x40000
 
 	madvWipeOnFork = 18
 )
@@ -45,18 +39,20 @@ type mapping struct {
 	madvise    uint64 // bit n: madvise(n) is in force
 }
 
-// lazy says whether CRIU registers the mapping with userfaultfd when it restores with --lazy-pages, and restores its
-// pages from nowhere else.
+// lazy says whether the mapping is restored lazily: CRIU registers it with userfaultfd when it restores with
+// --lazy-pages, and nothing is known of it that would call for its pages before.
 //
-// CRIU registers shadow stacks too, but needs their contents before that, so they are not lazy.
+// CRIU registers some mappings more: shadow stacks, whose contents it needs before that, and mappings of kinds that
+// later versions may bring. To restore pages eagerly is right in every mapping, so what is not known here is not lazy.
 func (m *mapping) lazy() bool {
 	const (
-		want     = statusRegular | statusAnonPrivate
-		mustNot  = statusVsyscall | statusVDSO | statusVVAR | statusShadowStack | statusGuard | statusPlugin
-		wantMap  = mapPrivate | mapAnonymous
-		unwanted = mapLocked | mapHugeTLB
+		mustStatus = statusRegular | statusAnonPrivate
+		mayStatus  = mustStatus | statusStack | statusHeap
+		mustFlags  = mapPrivate | mapAnonymous
+		mayFlags   = mustFlags | mapGrowsDown | mapNoReserve
 	)
-	return m.status&(want|mustNot) == want && m.flags&(wantMap|unwanted) == wantMap && m.end <= addressLimit
+	return m.status&mustStatus == mustStatus && m.status&^mayStatus == 0 &&
+		m.flags&mustFlags == mustFlags && m.flags&^mayFlags == 0 && m.end <= addressLimit
 }
 
 // region returns what a session has to know about the mapping, which is lazy.

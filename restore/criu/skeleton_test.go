@@ -214,7 +214,7 @@ func TestSkeletonSourceHasAllThatTheSkeletonLacks(t *testing.T) {
 
 func TestImagesThatCRIUWouldRestoreWronglyAreNotServed(t *testing.T) {
 	d := newDump(entry(0x100000, 4, lazy))
-	d.tasks[0].vmas = []*vma.VmaEntry{aVMA(0x100000, 100, mapPrivate|mapAnonymous, statusRegular|statusAnonPrivate|statusShadowStack)}
+	d.tasks[0].vmas = []*vma.VmaEntry{aVMA(0x100000, 100, mapPrivate|mapAnonymous, statusRegular|statusAnonPrivate|1<<15)}
 	im := openDump(t, d)
 	if _, _, err := im.Source(); !errors.Is(err, ErrEagerPages) {
 		t.Errorf("error is %v", err)

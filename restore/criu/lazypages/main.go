@@ -151,7 +151,14 @@ func serveRestore(ctx context.Context, l *criu.Listener, src *source, log *slog.
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	// If CRIU fails, that is the error to report: it comes first and ends the session.
-	g.Go(func() error { return criu.Serve(ctx, l, session, src.layouts) })
+	g.Go(func() error {
+		if err := criu.Serve(ctx, l, session, src.layouts); err != nil {
+			return err
+		}
+		// CRIU's server brings all memory of forked children too, and so ends before they do.
+		session.Drain()
+		return nil
+	})
 	g.Go(func() error { return session.Run(ctx) })
 	err = g.Wait()
 	st := session.Stats()

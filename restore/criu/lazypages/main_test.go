@@ -224,6 +224,22 @@ func watch(t *testing.T, pid int) (wait func()) {
 	}
 }
 
+// CRIU's server ends when all memory is in place, whatever the processes do then.
+func TestStandInDoesNotWaitForChildren(t *testing.T) {
+	tg, dir := freeze(t, "offspring")
+	s := start(t, "-D", dir)
+	tg.Go(t)
+	r := criutest.Restore(t, dir, dir, "--lazy-pages")
+	if code := s.exit(t); code != 0 {
+		t.Errorf("exit code %d\n%s", code, &s.stderr)
+	}
+	tg.Bye(t)
+	if err := r.Wait(t.Context()); err != nil {
+		t.Errorf("criu restore: %v\n%s", err, r.Log())
+	}
+	tg.Check(t, 1, "root")
+}
+
 func TestDaemonThatCannotStartSaysWhy(t *testing.T) {
 	dir := t.TempDir()
 	d := command(t, "-D", dir, "-d", "--pidfile", "pid", "--no-default-config")

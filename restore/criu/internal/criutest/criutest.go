@@ -122,6 +122,14 @@ func (tg *Target) Go(t *testing.T) {
 	}
 }
 
+// Bye lets the long-lived children of all copies go on.
+func (tg *Target) Bye(t *testing.T) {
+	t.Helper()
+	if err := os.WriteFile(tg.goFile+".bye", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Reports returns what all copies of the target have said so far.
 func (tg *Target) Reports(t *testing.T) []Report {
 	t.Helper()

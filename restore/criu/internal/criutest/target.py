@@ -292,6 +292,18 @@ def storm():
     return [], after
 
 
+def offspring():
+    # A child that outlives the server: it checks its memory when the file "go.bye" is there.
+    a = Area(1500).fill(0, 1500, 23)
+
+    def child():
+        while not os.path.exists(sys.argv[2] + ".bye"):
+            time.sleep(0.01)
+        a.verify("the child's copy, once the server is gone")
+
+    return [], lambda: in_child("long-lived child", child)
+
+
 def locked():
     # Some kinds of memory are never lazy: locked pages, guarded ranges, shared memory.
     a, l, g = Area(300).fill(0, 300, 17), Area(64).fill(0, 64, 18), Area(96).fill(0, 96, 19)
