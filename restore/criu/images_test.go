@@ -119,7 +119,7 @@ func TestRunsAreCutAtTheBordersOfMappings(t *testing.T) {
 	}
 }
 
-func TestNeighbouringEntriesMakeOneRun(t *testing.T) {
+func TestAdjacentEntriesMakeOneRun(t *testing.T) {
 	im := openDump(t, newDump(entry(0x100000, 4, lazy), entry(0x104000, 4, lazy), entry(0x108000, 1, flagPresent), entry(0x10a000, 1, flagPresent)))
 	want := []Run{
 		{Addr: 0x100000, Pages: 8, lazyFlag: true},
