@@ -17,6 +17,7 @@
 //
 // Look-ups are on the path of an import, 180,000 of them a second at the speed to reach; insertion runs while the
 // disk syncs. A look-up in bbolt is a walk through mapped memory, needs no cache of its own, and the dependency is one
-// package. Its price is disk space, and inserts that touch most leaves once there are many more keys than one
-// import adds; a store that large wants a sorted-run index instead.
+// package. Its price is disk space; inserts that touch most leaves once there are many more keys than one import
+// adds; and pages without checksums, for which state.go makes up by hashing the file, 0.1 s for 1 GB in memory. A
+// store of terabytes wants sorted runs instead.
 package index

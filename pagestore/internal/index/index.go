@@ -21,9 +21,6 @@ import (
 
 const (
 	fileName = "pages.bolt"
-	// dirtyName exists while the database is written without syncs. It holds the boot id: after a crash of the process alone the
-	// database is as its last transaction left it, after one of the machine it may be anything.
-	dirtyName = "dirty"
 
 	// batchKeys is how many sorted keys one transaction inserts. All keys of an import in one would keep every leaf that
 	// it touches on the heap, 300 MB for 400,000 keys; this many keep it to some 30 MB.
@@ -86,7 +83,7 @@ func Open(dir string, present []pack.ID) (*Index, error) {
 	case !errors.Is(err, errDamaged):
 		return nil, fmt.Errorf("open index: %w", err)
 	}
-	if err := reset(dir); err != nil {
+	if err := begin(dir); err != nil {
 		return nil, fmt.Errorf("begin index anew: %w", err)
 	}
 	if x, err = open(dir, present); err != nil {
@@ -95,29 +92,26 @@ func Open(dir string, present []pack.ID) (*Index, error) {
 	return x, nil
 }
 
-// reset deletes what an index consists of.
-func reset(dir string) error {
-	for _, name := range []string{fileName, dirtyName} {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+// begin deletes what an index consists of, but for the note that it is being written.
+func begin(dir string) error {
+	if err := os.Remove(filepath.Join(dir, fileName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return nil
+	return markDirty(dir)
 }
 
 func open(dir string, present []pack.ID) (*Index, error) {
-	if mark, err := os.ReadFile(filepath.Join(dir, dirtyName)); err == nil && string(mark) != bootID() {
-		return nil, fmt.Errorf("%w: the machine went down while it was written", errDamaged)
+	if err := checkState(dir); err != nil {
+		return nil, err
 	}
 	x := &Index{dir: dir, live: make(map[uint32]pack.ID), known: make(map[pack.ID]bool)}
 	err := guard(func() (err error) {
 		x.db, err = bolt.Open(filepath.Join(dir, fileName), fileMode, &bolt.Options{
-			Timeout:        lockWait,
-			NoSync:         true, // Add syncs once
-			NoGrowSync:     true,
-			NoFreelistSync: true, // it is found again at open, faster than it is written with each transaction
-			FreelistType:   bolt.FreelistMapType,
-			NoStatistics:   true,
+			Timeout:      lockWait,
+			NoSync:       true, // Add syncs once
+			NoGrowSync:   true,
+			FreelistType: bolt.FreelistMapType,
+			NoStatistics: true,
 		})
 		if err != nil {
 			return err
@@ -130,17 +124,9 @@ func open(dir string, present []pack.ID) (*Index, error) {
 	return x, nil
 }
 
-// bootID tells one run of the kernel from another.
-func bootID() string {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return "unknown " + time.Now().String() // equals nothing: the safe answer
-	}
-	return string(id)
-}
-
-// guard runs fn on the database and makes errDamaged of what bbolt does when it meets a damaged file: it panics, reads beyond the
-// file, or returns an error that is not the system's.
+// guard runs fn on the database and makes errDamaged of what bbolt does when it meets a damaged file: it panics, reads
+// beyond the file, or returns an error that is not the system's. checkState keeps damages away that guard could not
+// deal with.
 func guard(fn func() error) (err error) {
 	old := debug.SetPanicOnFault(true)
 	defer func() {
@@ -156,19 +142,16 @@ func guard(fn func() error) (err error) {
 	return fmt.Errorf("%w: %w", errDamaged, err)
 }
 
-// readPacks makes the buckets and reads the table of packs.
+// readPacks reads the table of packs.
 func (x *Index) readPacks(present []pack.ID) error {
 	exists := make(map[pack.ID]bool, len(present))
 	for _, id := range present {
 		exists[id] = true
 	}
-	err := x.db.Update(func(tx *bolt.Tx) error {
-		if _, err := tx.CreateBucketIfNotExists(bucketPages); err != nil {
-			return err
-		}
-		packs, err := tx.CreateBucketIfNotExists(bucketPacks)
-		if err != nil {
-			return err
+	err := x.db.View(func(tx *bolt.Tx) error {
+		packs := tx.Bucket(bucketPacks)
+		if packs == nil {
+			return nil // new, or of another version
 		}
 		return packs.ForEach(func(k, v []byte) error {
 			if len(k) != 4 || len(v) != len(pack.ID{})+4 {
@@ -209,10 +192,7 @@ func (x *Index) Add(ids []pack.ID, footer func(pack.ID) (*pack.Footer, error)) e
 	if len(ids) == 0 {
 		return nil
 	}
-	if err := os.WriteFile(filepath.Join(x.dir, dirtyName), []byte(bootID()), fileMode); err != nil {
-		return fmt.Errorf("mark index: %w", err)
-	}
-	if err := syncFolder(x.dir); err != nil {
+	if err := markDirty(x.dir); err != nil {
 		return fmt.Errorf("mark index: %w", err)
 	}
 	for batch := range slices.Chunk(ids, batchPacks) {
@@ -223,7 +203,10 @@ func (x *Index) Add(ids []pack.ID, footer func(pack.ID) (*pack.Footer, error)) e
 	if err := guard(x.db.Sync); err != nil {
 		return fmt.Errorf("sync index: %w", err)
 	}
-	return os.Remove(filepath.Join(x.dir, dirtyName))
+	if err := markClean(x.dir); err != nil {
+		return fmt.Errorf("mark index: %w", err)
+	}
+	return nil
 }
 
 func (x *Index) addBatch(ids []pack.ID, footer func(pack.ID) (*pack.Footer, error)) error {
@@ -253,7 +236,10 @@ func (x *Index) addBatch(ids []pack.ID, footer func(pack.ID) (*pack.Footer, erro
 }
 
 func putPages(tx *bolt.Tx, entries []entry) error {
-	pages := tx.Bucket(bucketPages)
+	pages, err := tx.CreateBucketIfNotExists(bucketPages)
+	if err != nil {
+		return err
+	}
 	for i := range entries {
 		if err := pages.Put(entries[i].digest[:], entries[i].value[:]); err != nil {
 			return err
@@ -263,7 +249,10 @@ func putPages(tx *bolt.Tx, entries []entry) error {
 }
 
 func (x *Index) putPacks(tx *bolt.Tx, footers []*pack.Footer) error {
-	packs := tx.Bucket(bucketPacks)
+	packs, err := tx.CreateBucketIfNotExists(bucketPacks)
+	if err != nil {
+		return err
+	}
 	for _, f := range footers {
 		key := binary.BigEndian.AppendUint32(nil, x.next)
 		value := binary.LittleEndian.AppendUint32(f.ID[:], uint32(f.Pages()))
@@ -276,19 +265,11 @@ func (x *Index) putPacks(tx *bolt.Tx, footers []*pack.Footer) error {
 	return nil
 }
 
-func syncFolder(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
 // Reader looks up pages in the index as it was when the reader was made. It is for one goroutine.
 type Reader struct {
 	index *Index
 	tx    *bolt.Tx
-	pages *bolt.Bucket
+	pages *bolt.Bucket // nil in an empty index
 }
 
 // NewReader returns a reader, which must be closed before Add or Close of the index.
@@ -308,7 +289,7 @@ func (x *Index) NewReader() (*Reader, error) {
 
 // Lookup returns where a page with the digest is said to be. A damaged index answers that it does not know.
 func (r *Reader) Lookup(digest *pack.Digest) (at Location, ok bool) {
-	if r.index.damaged.Load() {
+	if r.pages == nil || r.index.damaged.Load() {
 		return Location{}, false
 	}
 	defer func(old bool) {
@@ -333,7 +314,7 @@ func (r *Reader) Close() error { return guard(r.tx.Rollback) }
 func (x *Index) Close() error {
 	err := x.closeDB()
 	if x.damaged.Load() {
-		err = errors.Join(err, reset(x.dir))
+		err = errors.Join(err, begin(x.dir))
 	}
 	return err
 }
