@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"time"
@@ -20,6 +21,9 @@ const loaders = 8
 
 // errSourceMemory is the failure of a page that was verified and could not be copied: its storage failed in between.
 var errSourceMemory = errors.New("the page's memory could not be read")
+
+// loggedFailures is how many failed pages of a session are logged as errors.
+const loggedFailures = 10
 
 // holdRetry is how long a page that cannot be had is held before its source is asked again.
 const holdRetry = time.Second
@@ -105,8 +109,12 @@ func (a *addressSpace) failPage(home, image uint64, cause error) bool {
 	s.mu.Lock()
 	s.lastErr = err
 	s.mu.Unlock()
-	s.count.pagesFailed.Add(1)
-	s.opts.Logger.Error("page cannot be had", "pid", a.hostPID, "image_pid", a.id, "page", image, "addr", home, "policy", s.opts.Failure.String(), "err", cause)
+	n := s.count.pagesFailed.Add(1)
+	level := slog.LevelError
+	if n > loggedFailures { // a whole pack may be gone; the total is in Stats
+		level = slog.LevelDebug
+	}
+	s.opts.Logger.Log(context.Background(), level, "page cannot be had", "pid", a.hostPID, "image_pid", a.id, "page", image, "addr", home, "policy", s.opts.Failure.String(), "err", cause)
 
 	switch s.opts.Failure {
 	case FailureHold:

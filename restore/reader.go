@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"time"
 
@@ -58,8 +57,7 @@ func newReader(s *Session) *reader {
 }
 
 func (r *reader) run(ctx context.Context) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	asReader()
 	for {
 		r.commands(ctx)
 		r.retry()

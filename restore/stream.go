@@ -112,6 +112,7 @@ func (a *addressSpace) streamsLocked() bool {
 
 // streamWorker brings chunk after chunk until the session ends.
 func (s *Session) streamWorker(ctx context.Context) {
+	asStreamWorker()
 	for {
 		a, i, ok := s.takeChunk()
 		if !ok {
