@@ -129,11 +129,11 @@ func RemoveAll(dir string) error {
 
 // removeAt removes name in the open folder parent, and all below it on the same mount.
 func removeAt(parent *os.File, name string) error {
-	err := unix.Unlinkat(int(parent.Fd()), name, 0)
-	if err == nil || err == unix.ENOENT {
+	switch err := unix.Unlinkat(int(parent.Fd()), name, 0); err {
+	case nil, unix.ENOENT:
 		return nil
-	}
-	if err != unix.EISDIR {
+	case unix.EISDIR:
+	default:
 		return &fs.PathError{Op: "unlinkat", Path: name, Err: err}
 	}
 	fd, err := unix.Openat2(int(parent.Fd()), name, &unix.OpenHow{

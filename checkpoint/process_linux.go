@@ -39,7 +39,7 @@ func openProcess(pid int) (*Process, error) {
 // Kill sends SIGKILL. A process that has ended is fine.
 func (p *Process) Kill() error {
 	err := p.withFD(func(fd int) error { return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) })
-	if err != nil && err != unix.ESRCH {
+	if err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill process %d: %w", p.PID, err)
 	}
 	return nil

@@ -52,10 +52,10 @@ type Report struct {
 func (r *Report) Status() Status {
 	worst := OK
 	for _, f := range r.Findings {
-		switch {
-		case f.Status == Missing:
+		switch f.Status {
+		case Missing:
 			return Missing
-		case f.Status == Warning:
+		case Warning:
 			worst = Warning
 		}
 	}

@@ -51,7 +51,7 @@ func (r *Report) WritePlot(path string) error {
 // draw fills the canvas: a title, a panel with the time to the first response and one with the overhead.
 func (r *Report) draw(c draw.Canvas) {
 	c.SetColor(color.White)
-	c.Fill(c.Rectangle.Path())
+	c.Fill(c.Path())
 	margin := vg.Points(12)
 	c = draw.Crop(c, margin, -margin, margin, -margin)
 
@@ -106,7 +106,7 @@ func (r *Report) panel(title, unit string, modes []Mode, figure func(*Run) *floa
 	p.X.Label.TextStyle.Font.Size = vg.Points(10)
 	p.X.Tick.Marker = plot.TickerFunc(roundTicks)
 	p.Y.Tick.Length = 0
-	p.Y.LineStyle.Width = 0
+	p.Y.Width = 0
 	p.Y.Tick.Label.Font.Size = vg.Points(10.5)
 	b := &bars{modes: modes, style: p.X.Tick.Label}
 	for row, mode := range modes {
@@ -245,7 +245,7 @@ func label(m Mode) string {
 	return string(m)
 }
 
-// shade returns the colour of a bar: Thaw's are blue and the others grey, and those of the dropped cache are lighter.
+// shade returns the color of a bar: Thaw's are blue and the others grey, and those of the dropped cache are lighter.
 func shade(m Mode, cache Cache) color.Color {
 	switch {
 	case m == Thaw && cache == Warm:
