@@ -59,9 +59,9 @@ memory. thaw doctor says whether this host has what is needed.
 // exitCodeText is the table of exit codes in the help.
 func exitCodeText() string {
 	var b strings.Builder
-	b.WriteString("Exit codes:")
+	b.WriteString("Exit codes:\n")
 	for _, m := range cli.Codes() {
-		fmt.Fprintf(&b, "\n  %3d  %s", m.Code, m.Meaning)
+		fmt.Fprintf(&b, "\n    %3d  %s", m.Code, m.Meaning)
 	}
 	return b.String()
 }

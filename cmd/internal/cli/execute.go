@@ -14,18 +14,47 @@ import (
 // with code Usage.
 func Execute(ctx context.Context, root *cobra.Command) error {
 	begun := false
-	root.SilenceErrors, root.SilenceUsage = true, true
-	for _, group := range root.Commands() {
-		if group.HasSubCommands() && !group.Runnable() {
-			refuseUnknown(group)
-		}
-	}
+	Prepare(root)
 	markBegin(root, &begun)
 	err := root.ExecuteContext(ctx)
 	if err != nil && !begun {
 		return &Error{Code: Usage, Err: err}
 	}
 	return err
+}
+
+// Prepare completes a command tree: it adds the commands that cobra has for all programs.
+func Prepare(root *cobra.Command) {
+	root.SilenceErrors, root.SilenceUsage = true, true
+	for _, group := range root.Commands() {
+		if group.HasSubCommands() && !group.Runnable() {
+			refuseUnknown(group)
+		}
+	}
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "completion":
+			cmd.Example = fmt.Sprintf("  source <(%s completion bash)", root.Name())
+			for _, shell := range cmd.Commands() {
+				shell.Example = completionExample(root.Name(), shell.Name())
+			}
+		case "help":
+			cmd.Example = fmt.Sprintf("  %s help %s", root.Name(), root.Commands()[0].Name())
+		}
+	}
+}
+
+func completionExample(program, shell string) string {
+	switch shell {
+	case "fish":
+		return fmt.Sprintf("  %s completion fish | source", program)
+	case "powershell":
+		return fmt.Sprintf("  %s completion powershell | Out-String | Invoke-Expression", program)
+	default:
+		return fmt.Sprintf("  source <(%s completion %s)", program, shell)
+	}
 }
 
 // refuseUnknown makes a command that only holds others fail on a name that none of them has, as the root does. By default

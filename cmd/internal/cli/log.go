@@ -33,7 +33,7 @@ func ParseBytes(s string) (uint64, error) {
 	}
 	shift, ok := shifts[unit]
 	v *= float64(uint64(1) << shift)
-	if !ok || v < 0 || v >= 1<<63 {
+	if !ok || !(v >= 0 && v < 1<<63) { // so that it refuses NaN, too
 		return 0, Usagef("%q is no number of bytes: write it as 4096, 64KiB, 1.5GiB", s)
 	}
 	return uint64(v), nil

@@ -1,0 +1,25 @@
+package main
+
+import (
+	"flag"
+	"testing"
+
+	"thaw/cmd/internal/cli"
+	"thaw/cmd/internal/clidoc"
+	"thaw/internal/testenv"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+var update = flag.Bool("update", false, "write docs/cli/thawd.md instead of comparing it")
+
+func TestReferenceIsWhatTheProgramSays(t *testing.T) {
+	for _, variable := range []string{cli.EnvStore, cli.EnvSocket} {
+		t.Setenv(variable, "")
+	}
+	clidoc.Check(t, newRoot(nil, new(int)), "../../docs/cli/thawd.md", *update)
+}
+
+func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
+	clidoc.CheckHelp(t, newRoot(nil, new(int)))
+}
