@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -128,38 +127,9 @@ func TestCancelledRestoreLeavesNothing(t *testing.T) {
 	o, _ := f.restoreOptions(t, "cancelled", images)
 	o.Lazy = true
 
-	// A server that takes CRIU's connection and serves nothing: the restore cannot get past its first fault.
-	if err := makeDirs(o.Work); err != nil {
-		t.Fatal(err)
-	}
-	listener, err := net.Listen("unix", filepath.Join(o.Work, LazyPagesSocket))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var conn net.Conn
-	var group errgroup.Group
-	group.Go(func() (err error) {
-		if conn, err = listener.Accept(); err != nil {
-			return err
-		}
-		// Wait for the first byte of the first process, so that there is one to clean up.
-		_, err = conn.Read(make([]byte, 1))
-		cancel()
-		return err
-	})
-	_, err = f.tools.RestoreContainer(ctx, o)
-	if !errors.Is(err, context.Canceled) {
+	ctx := deafServer(t, o.Work)
+	if _, err := f.tools.RestoreContainer(ctx, o); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled restore returned %v", err)
-	}
-	listener.Close()
-	if err := group.Wait(); err != nil {
-		t.Error(err)
-	}
-	if conn != nil {
-		conn.Close()
 	}
 	f.expectNothingLeft(t, o)
 }

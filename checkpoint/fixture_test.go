@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"thaw/internal/testenv"
 )
@@ -144,4 +147,40 @@ func (f *fixture) restoreOptions(t *testing.T, id, images string) (RestoreContai
 		RestoreOptions: RestoreOptions{Images: images, Work: f.path("work-" + id)},
 		Stdio:          stdio,
 	}, s
+}
+
+// deafServer takes CRIU's connection in work and serves nothing, so that the restore cannot get past its first fault. The
+// context that it returns is cancelled when the first process has reported.
+func deafServer(t *testing.T, work string) context.Context {
+	t.Helper()
+	if err := makeDirs(work); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("unix", filepath.Join(work, LazyPagesSocket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var group errgroup.Group
+	group.Go(func() error {
+		conn, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if _, err := conn.Read(make([]byte, 1)); err != nil {
+			return err
+		}
+		cancel()
+		// To the end of the connection, or of the test: what CRIU sends is left unread.
+		<-t.Context().Done()
+		return nil
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		if err := group.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	return ctx
 }

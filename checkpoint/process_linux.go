@@ -51,6 +51,10 @@ func (p *Process) Wait(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// An earlier wait may have left its deadline.
+	if err := p.pidfd.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
 	stop := context.AfterFunc(ctx, func() { _ = p.pidfd.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	// A pidfd becomes readable when its process ends. There is nothing to be read from it, so poll(2) tells.

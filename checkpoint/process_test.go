@@ -14,32 +14,41 @@ import (
 	"thaw/internal/testenv"
 )
 
-func TestPlainProcessIsDumpedAndRestored(t *testing.T) {
-	testenv.NeedRoot(t)
-	dir := tempDir(t)
-	tools := Tools{CRIU: testenv.CRIU(t), Runc: testenv.Runc(t)}
-
+// freezeSleep freezes a process that sleeps, and returns the number that it had.
+func freezeSleep(t *testing.T, tools *Tools, dir string) (pid int, images string) {
+	t.Helper()
 	// A session of its own, and /dev/null for its streams: it shares nothing with this process.
 	cmd := exec.Command("sleep", "600")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-
-	images := dir + "/images"
-	if err := tools.DumpProcess(t.Context(), cmd.Process.Pid, DumpOptions{Images: images, Work: dir + "/dump"}); err != nil {
-		t.Fatal(err)
+	images = dir + "/images"
+	err := tools.DumpProcess(t.Context(), cmd.Process.Pid, DumpOptions{Images: images, Work: dir + "/dump"})
+	if err != nil {
+		_ = cmd.Process.Kill()
 	}
 	// The dump has killed it; its number is free once it is reaped.
 	_ = cmd.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cmd.Process.Pid, images
+}
+
+func TestPlainProcessIsDumpedAndRestored(t *testing.T) {
+	testenv.NeedRoot(t)
+	dir := tempDir(t)
+	tools := Tools{CRIU: testenv.CRIU(t), Runc: testenv.Runc(t)}
+
+	pid, images := freezeSleep(t, &tools, dir)
 	p, err := tools.RestoreProcess(t.Context(), RestoreOptions{Images: images, Work: dir + "/restore"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	if p.PID != cmd.Process.Pid {
-		t.Errorf("restored as process %d, was %d", p.PID, cmd.Process.Pid)
+	if p.PID != pid {
+		t.Errorf("restored as process %d, was %d", p.PID, pid)
 	}
 	if err := unix.Kill(p.PID, 0); err != nil {
 		t.Errorf("restored process is not there: %v", err)
@@ -127,5 +136,28 @@ func TestServerOfLazyPagesThatCannotStartSaysWhy(t *testing.T) {
 	_, err := tools.StartLazyPages(t.Context(), LazyPagesOptions{Images: dir + "/empty", Work: dir + "/work"})
 	if failure, ok := errors.AsType[*Error](err); !ok || len(failure.Lines) == 0 {
 		t.Errorf("got %v, want an *Error with CRIU's lines", err)
+	}
+}
+
+func TestCancelledRestoreOfAPlainProcessLeavesNoProcess(t *testing.T) {
+	testenv.NeedUserfaultfd(t)
+	testenv.NeedRoot(t)
+	dir := tempDir(t)
+	tools := Tools{CRIU: testenv.CRIU(t)}
+	pid, images := freezeSleep(t, &tools, dir)
+	work := dir + "/restore"
+	ctx := deafServer(t, work)
+	p, err := tools.RestoreProcess(ctx, RestoreOptions{Images: images, Work: work, Lazy: true})
+	if err == nil {
+		p.Kill()
+		p.Close()
+	}
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled restore returned %v", err)
+	}
+	if p, err := openProcess(pid); err == nil {
+		p.Kill()
+		p.Close()
+		t.Errorf("process %d is left", pid)
 	}
 }

@@ -54,17 +54,19 @@ type run struct {
 // dumping when it is told to stop; killed, it leaves the process frozen.
 const stopGrace = 5 * time.Second
 
+// killDelay is how long a tool may take to end behind stopGrace, and how long its end may wait for its words.
+const killDelay = time.Second
+
 // do runs the tool until it ends. A cancelled context tells the tool, and the CRIU that runc started, to stop.
 func (t *Tools) do(ctx context.Context, r run) error {
 	var stderr bytes.Buffer
 	if r.cmd.Stderr == nil {
 		r.cmd.Stderr = &stderr
 	}
-	// runc starts CRIU as its child in its own process group, so one signal to the group reaches both. What CRIU
-	// restores has a session of its own and is not in the group.
+	// runc starts CRIU as its child in its own process group, so one signal to the group reaches both.
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	r.cmd.Cancel = func() error { return unix.Kill(-r.cmd.Process.Pid, unix.SIGTERM) }
-	r.cmd.WaitDelay = stopGrace
+	r.cmd.Cancel = func() error { return stop(r.cmd.Process.Pid) }
+	r.cmd.WaitDelay = killDelay
 
 	start := time.Now()
 	err := r.cmd.Run()
@@ -84,6 +86,36 @@ func (t *Tools) do(ctx context.Context, r run) error {
 		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 	}
 	return r.failure(err, stderr.String())
+}
+
+// stopInterval is how often a restore that was told to stop is searched for processes.
+const stopInterval = 20 * time.Millisecond
+
+// stop tells the process group of a tool to stop, and returns when its leader has ended or has had its time. A restore
+// that waits for its processes does not listen: those are killed, which CRIU takes for a failure and cleans up behind. A
+// dump has none of its own.
+func stop(leader int) error {
+	p, err := openProcess(leader)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if err := unix.Kill(-leader, unix.SIGTERM); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(stopGrace); time.Now().Before(deadline); {
+		for _, stray := range holdStrays(leader) {
+			_ = stray.Kill()
+			stray.Close()
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), stopInterval)
+		err := p.Wait(ctx)
+		cancel()
+		if err == nil {
+			return nil
+		}
+	}
+	return nil
 }
 
 // maxLines bounds the words of a failed tool in an error; the rest is in its log.
