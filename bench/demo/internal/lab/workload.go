@@ -38,7 +38,7 @@ func Workloads() []Workload {
 		},
 		{
 			Name:      "large",
-			Title:     "transformer of 335 M parameters",
+			Title:     "Transformer of 335 M parameters",
 			Script:    "transformer/transformer.py",
 			Sentences: []string{"Thaw me."},
 			Goals:     report.Goals{ThawToEager: 0.4, ThawToLazy: 0.5},
