@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"slices"
 
 	"thaw/cmd/internal/cli"
 )
@@ -24,7 +25,8 @@ func run(ctx context.Context, args []string, stdin *os.File, stdout, stderr io.W
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	if err := cli.Execute(ctx, root); err != nil {
-		return int(cli.Report(stderr, "thaw", err, a.json))
+		// An error in the command line may come before the flag was read.
+		return int(cli.Report(stderr, "thaw", err, a.json || slices.Contains(args, "--json")))
 	}
 	return a.exit
 }

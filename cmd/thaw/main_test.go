@@ -205,3 +205,12 @@ func until(t *testing.T, what string, done func() bool) {
 		}
 	}
 }
+
+func mustSessions(t *testing.T, s *server) []control.Session {
+	t.Helper()
+	all, err := s.Sessions(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}

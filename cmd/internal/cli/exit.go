@@ -101,6 +101,7 @@ var causes = []struct {
 	{pagestore.ErrBeingRemoved, Busy, "it is gone when its last restore has ended"},
 	{pagestore.ErrNotFound, NotFound, "thaw snapshot ls lists the snapshots"},
 	{pagestore.ErrNotStore, NotFound, "thaw snapshot create or import makes a store; --store and THAW_STORE name another one"},
+	{pagestore.ErrNotEmpty, Busy, "name a folder that is empty or does not exist, or the store: --store, THAW_STORE"},
 	{pagestore.ErrExists, Busy, "choose another name, or remove the snapshot first: thaw snapshot rm"},
 	{pagestore.ErrLocked, Busy, "another import, removal or collection is at work; try again when it is done"},
 	{pagestore.ErrNoSpace, NoSpace, "make room (thaw snapshot rm, then thaw snapshot gc), or use a store on another disk"},
