@@ -161,6 +161,20 @@ func TestTableShowsEachModeInEachCacheStateAndTheVerdicts(t *testing.T) {
 	}
 }
 
+func TestTableSaysWhenTheMachineWasBusy(t *testing.T) {
+	for load, busy := range map[float64]bool{0.2: false, 3: true} {
+		var table bytes.Buffer
+		r := sample()
+		r.Host.Load = load
+		if err := r.WriteTable(&table); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(table.String(), "busy"); got != busy {
+			t.Errorf("load %v on %d cores: warned %v, want %v", load, r.Host.Cores, got, busy)
+		}
+	}
+}
+
 func TestPlotsAreWritten(t *testing.T) {
 	dir := t.TempDir()
 	r := sample()

@@ -40,6 +40,11 @@ func (r *Report) WriteTable(w io.Writer) error {
 		}
 		fmt.Fprintf(&b, "  %-6s  %s, %s cache: %.2f (%s %g)\n", verdict, t.Name, t.Cache, t.Reached, bound, t.Want)
 	}
+	// Runs with somebody else's work beside them say little: a container's threads wait for each other.
+	if r.Host.Load > float64(r.Host.Cores)/2 {
+		fmt.Fprintf(&b, "\n  The machine was busy when the runs began (load %.1f on %d cores): the times are not to be relied on.\n",
+			r.Host.Load, r.Host.Cores)
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
