@@ -342,17 +342,20 @@ func TestOutputForPeopleIsATable(t *testing.T) {
 	p := newPlace(t)
 	p.fill(t, "web")
 	p.serve(t)
-	for args, wants := range map[string][]string{
-		"snapshot ls":          {"NAME", "web", "24.0 KiB"},
-		"snapshot inspect web": {"digest", "process 7", "stored"},
-		"snapshot gc":          {"freed 0 B"},
-		"sessions":             {"SNAPSHOT", "STATE"},
-		"snapshot rm web":      {"web: removed"},
+	for _, tt := range []struct {
+		args string
+		says []string
+	}{
+		{"snapshot ls", []string{"NAME", "web", "24.0 KiB"}},
+		{"snapshot inspect web", []string{"digest", "process 7", "stored"}},
+		{"sessions", []string{"SNAPSHOT", "STATE"}},
+		{"snapshot rm web", []string{"web: removed"}},
+		{"snapshot gc", []string{"1 packs", "left 0 B"}},
 	} {
-		r := p.must(t, nil, strings.Fields(args)...)
-		for _, want := range wants {
+		r := p.must(t, nil, strings.Fields(tt.args)...)
+		for _, want := range tt.says {
 			if !strings.Contains(r.stdout, want) {
-				t.Errorf("thaw %s does not say %q:\n%s", args, want, r.stdout)
+				t.Errorf("thaw %s does not say %q:\n%s", tt.args, want, r.stdout)
 			}
 		}
 	}

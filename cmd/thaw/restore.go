@@ -84,7 +84,7 @@ func (a *app) restore(ctx context.Context, name string, r *restoreFlags) error {
 	if err != nil {
 		return err
 	}
-	if err := a.tellRestored(t); err != nil || r.detach {
+	if err := a.tellRestored(t, r); err != nil || r.detach {
 		return err
 	}
 	a.exit, err = waitFor(t.PID)
@@ -137,7 +137,9 @@ func (a *app) stdio(r *restoreFlags) (checkpoint.Stdio, error) {
 	return checkpoint.Stdio{}, cli.Usagef("--stdio %s is neither inherit nor null", choice)
 }
 
-func (a *app) tellRestored(t *snapshot.Thawed) error {
+// tellRestored says that the process runs. What is said to people goes to standard error in the foreground, where standard
+// output may be the container's own.
+func (a *app) tellRestored(t *snapshot.Thawed, r *restoreFlags) error {
 	for _, warning := range t.Warnings {
 		fmt.Fprintf(a.stderr, "thaw: warning: %s\n", warning)
 	}
@@ -150,6 +152,9 @@ func (a *app) tellRestored(t *snapshot.Thawed) error {
 		what = fmt.Sprintf("container %s (process %d)", t.Container.ID, t.PID)
 	}
 	return a.print(out, func(w io.Writer) {
+		if !r.detach {
+			w = a.stderr
+		}
 		fmt.Fprintf(w, "%s: %s runs after %s; its memory follows in session %s\n", out.Snapshot, what, cli.Seconds(t.ToRunning), out.Session)
 	})
 }
