@@ -183,7 +183,9 @@ func (g *Guard) Done() <-chan struct{} { return g.done }
 // either, but the caller's death in between would cost a complete process its life.
 //
 // Returns an error that wraps ErrGone if the guard has ended or was closed; any other error if it could not take this
-// process: it is out of descriptors, for example. Hold takes some 50 us.
+// process: it is out of descriptors, for example.
+//
+// Hold takes about 0.1 ms, most of it the switching to the guard and back (2 cores, both busy).
 func (g *Guard) Hold(fd *uffd.FD, pidfd *os.File, name string) (release func(), err error) {
 	fds := []int{fd.Fd()}
 	if pidfd != nil {

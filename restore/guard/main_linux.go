@@ -90,7 +90,7 @@ func (k *keeper) serve() error {
 	for {
 		m, err := k.peek()
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return nil
 		case errors.Is(err, unix.ECONNRESET):
 			// It died with an answer of ours unread. What it sent before is still to come.
