@@ -28,7 +28,6 @@ func describeHost(ctx context.Context, tools *checkpoint.Tools, dir string) (rep
 		Go:         runtime.Version(),
 		Commit:     commit(ctx),
 		Date:       time.Now().UTC().Truncate(time.Second),
-		Load:       loadAverage(),
 	}
 	if kib, err := strconv.ParseUint(strings.TrimSuffix(field("/proc/meminfo", "MemTotal"), " kB"), 10, 64); err == nil {
 		h.Memory = kib << 10
@@ -66,16 +65,6 @@ func field(path, key string) string {
 		}
 	}
 	return ""
-}
-
-func loadAverage() float64 {
-	data, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return 0
-	}
-	first, _, _ := strings.Cut(string(data), " ")
-	load, _ := strconv.ParseFloat(first, 64)
-	return load
 }
 
 // fileSystem returns the name of the file system that a folder lies on, its magic number if we do not know it.

@@ -120,6 +120,9 @@ func (l *Lab) Measure(ctx context.Context) (*report.Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	if host.Busy, err = measureBusy(ctx, time.Second); err != nil {
+		return nil, err
+	}
 	runs, err := l.rounds(ctx, modes)
 	if err != nil {
 		return nil, err

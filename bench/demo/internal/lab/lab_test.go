@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"thaw/bench/demo/internal/report"
 	"thaw/internal/testenv"
@@ -96,6 +97,19 @@ func TestOwnCountersAreRead(t *testing.T) {
 	}
 	if _, err := bytesRead(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestBusyIsThePartThatWasNotIdle(t *testing.T) {
+	if got := busy(cpuTimes{idle: 100, total: 200}, cpuTimes{idle: 175, total: 300}); got != 0.25 {
+		t.Errorf("75 idle ticks of 100 are %v busy", got)
+	}
+	if got := busy(cpuTimes{}, cpuTimes{}); got != 0 {
+		t.Errorf("no time at all is %v busy", got)
+	}
+	got, err := measureBusy(t.Context(), time.Millisecond)
+	if err != nil || got < 0 || got > 1 {
+		t.Errorf("this machine is %v busy, %v", got, err)
 	}
 }
 

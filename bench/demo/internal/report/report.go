@@ -83,8 +83,8 @@ type Host struct {
 	Go         string    `json:"go"`
 	Commit     string    `json:"commit"` // "-dirty" behind it: the tree had changes
 	Date       time.Time `json:"date"`
-	// Load is the one-minute load average when the runs began: above 0.5 or so, somebody else was busy too.
-	Load float64 `json:"load_average"`
+	// Busy is the part of all cores that somebody else used in the second before the runs began.
+	Busy float64 `json:"busy_before_runs"`
 }
 
 // Snapshot is what was frozen.

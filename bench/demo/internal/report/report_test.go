@@ -162,15 +162,15 @@ func TestTableShowsEachModeInEachCacheStateAndTheVerdicts(t *testing.T) {
 }
 
 func TestTableSaysWhenTheMachineWasBusy(t *testing.T) {
-	for load, busy := range map[float64]bool{0.2: false, 3: true} {
+	for part, busy := range map[float64]bool{0.02: false, 0.6: true} {
 		var table bytes.Buffer
 		r := sample()
-		r.Host.Load = load
+		r.Host.Busy = part
 		if err := r.WriteTable(&table); err != nil {
 			t.Fatal(err)
 		}
 		if got := strings.Contains(table.String(), "busy"); got != busy {
-			t.Errorf("load %v on %d cores: warned %v, want %v", load, r.Host.Cores, got, busy)
+			t.Errorf("%v of the cores in use: warned %v, want %v", part, got, busy)
 		}
 	}
 }

@@ -7,6 +7,9 @@ import (
 	"text/tabwriter"
 )
 
+// maxBusy is the part of all cores that may be in use before the runs without a warning.
+const maxBusy = 0.15
+
 // WriteTable writes the medians and the targets for people.
 func (r *Report) WriteTable(w io.Writer) error {
 	var b strings.Builder
@@ -40,10 +43,9 @@ func (r *Report) WriteTable(w io.Writer) error {
 		}
 		fmt.Fprintf(&b, "  %-6s  %s, %s cache: %.2f (%s %g)\n", verdict, t.Name, t.Cache, t.Reached, bound, t.Want)
 	}
-	// Runs with somebody else's work beside them say little: a container's threads wait for each other.
-	if r.Host.Load > float64(r.Host.Cores)/2 {
-		fmt.Fprintf(&b, "\n  The machine was busy when the runs began (load %.1f on %d cores): the times are not to be relied on.\n",
-			r.Host.Load, r.Host.Cores)
+	// Beside somebody else's work the times say little: a container's threads wait for each other.
+	if r.Host.Busy > maxBusy {
+		fmt.Fprintf(&b, "\n  The machine was busy before the runs began (%.0f %% of its cores): the times are not to be relied on.\n", 100*r.Host.Busy)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
