@@ -105,6 +105,7 @@ var operations = []operation{
 // TestFaultsAtEveryStep breaks every operation at every step in every way, and looks whether the store is as before or
 // complete; after a crash also with everything lost that was not synced.
 func TestFaultsAtEveryStep(t *testing.T) {
+	base := makeBase(t)
 	for _, op := range operations {
 		for _, fault := range durabletest.Faults {
 			for _, powerCut := range []bool{false, true} {
@@ -119,7 +120,7 @@ func TestFaultsAtEveryStep(t *testing.T) {
 				t.Run(name, func(t *testing.T) {
 					t.Parallel()
 					step := 1
-					for breakAt(t, op, step, fault, powerCut) && !t.Failed() {
+					for breakAt(t, base, op, step, fault, powerCut) && !t.Failed() {
 						step++
 					}
 					if step <= 3 {
@@ -131,20 +132,37 @@ func TestFaultsAtEveryStep(t *testing.T) {
 	}
 }
 
-// breakAt runs the operation with a fault at one step and reports whether there was such a step.
-func breakAt(t *testing.T, op operation, step int, fault durabletest.Fault, powerCut bool) (reached bool) {
+// makeBase makes the store from which operations start.
+func makeBase(t *testing.T) (dir string) {
 	t.Helper()
-	dir := memoryDir(t)
-	s := openFaulty(t, filepath.Join(dir, "store"), nil)
+	dir = filepath.Join(memoryDir(t), "base")
+	s := openFaulty(t, dir, nil)
 	for name, m := range before {
 		if _, err := s.Import(t.Context(), mustName(name), inputWithSkeleton(m), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	release := op.prepare(t, s)
+	return dir
+}
+
+// copyBase copies it to dir/store, and makes dir/trash for durabletest.
+func copyBase(t *testing.T, base, dir string) *Store {
+	t.Helper()
+	if err := os.CopyFS(filepath.Join(dir, "store"), os.DirFS(base)); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Mkdir(filepath.Join(dir, "trash"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	return openFaulty(t, filepath.Join(dir, "store"), nil)
+}
+
+// breakAt runs the operation with a fault at one step and reports whether there was such a step.
+func breakAt(t *testing.T, base string, op operation, step int, fault durabletest.Fault, powerCut bool) (reached bool) {
+	t.Helper()
+	dir := memoryDir(t)
+	s := copyBase(t, base, dir)
+	release := op.prepare(t, s)
 	fsys := durabletest.New(filepath.Join(dir, "trash"), step, fault)
 	broken := openFaulty(t, s.Dir(), fsys)
 	err := op.run(t.Context(), broken)
@@ -250,20 +268,13 @@ func checkNoLeftovers(t *testing.T, s *Store) {
 
 // TestCompleteOperationsAreDurable cuts the power right after success.
 func TestCompleteOperationsAreDurable(t *testing.T) {
+	base := makeBase(t)
 	for _, op := range operations {
 		t.Run(op.name, func(t *testing.T) {
 			dir := memoryDir(t)
-			s := openFaulty(t, filepath.Join(dir, "store"), nil)
-			for name, m := range before {
-				if _, err := s.Import(t.Context(), mustName(name), inputWithSkeleton(m), nil); err != nil {
-					t.Fatal(err)
-				}
-			}
+			s := copyBase(t, base, dir)
 			release := op.prepare(t, s)
 			defer release()
-			if err := os.Mkdir(filepath.Join(dir, "trash"), 0o700); err != nil {
-				t.Fatal(err)
-			}
 			fsys := durabletest.New(filepath.Join(dir, "trash"), 0, 0)
 			durable := openFaulty(t, s.Dir(), fsys)
 			if err := op.run(t.Context(), durable); err != nil {

@@ -3,6 +3,8 @@ package pagestore
 import (
 	"fmt"
 
+	"golang.org/x/sync/errgroup"
+
 	"thaw/pagestore/internal/manifest"
 	"thaw/pagestore/internal/mapping"
 	"thaw/pagestore/internal/pack"
@@ -11,6 +13,9 @@ import (
 // prefetchGap is how many pages between two extents of a pack are read along rather than asked around: 64 KiB more
 // cost a disk less than a second request.
 const prefetchGap = 16
+
+// openTogether is how many packs are opened at a time.
+const openTogether = 8
 
 // Image is the memory of a snapshot as one space of pages, served from mapped packs. It lives until its Snapshot is
 // closed and is safe for concurrent use. Ready and Load take no lock and, unless they fail, allocate nothing.
@@ -45,10 +50,16 @@ func newImage(s *Snapshot) (*Image, error) {
 		packs:    make([]*openPack, len(ids)),
 		packErrs: make([]error, len(ids)),
 	}
+	// Each costs a read of half a megabyte, 2 ms from a disk.
+	var g errgroup.Group
+	g.SetLimit(openTogether)
 	for i, id := range ids {
-		im.packs[i], im.packErrs[i] = s.store.acquirePack(s.ns, id, pages[i])
+		g.Go(func() error {
+			im.packs[i], im.packErrs[i] = s.store.acquirePack(s.ns, id, pages[i])
+			return nil
+		})
 	}
-	return im, nil
+	return im, g.Wait()
 }
 
 // readPacks copies the table of packs: one entry for at most 256 MiB of pages.

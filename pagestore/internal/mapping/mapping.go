@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,16 @@ func Map(f *os.File, size int64) ([]byte, error) {
 		return nil, &fs.PathError{Op: "mmap", Path: f.Name(), Err: err}
 	}
 	return data, nil
+}
+
+// MapRandom is Map for a file of which the caller asks for what it needs, with WillNeed: a fault reads one page from the
+// disk, and nothing around it.
+func MapRandom(f *os.File, size int64) ([]byte, error) {
+	data, err := Map(f, size)
+	if len(data) > 0 {
+		_ = unix.Madvise(data, unix.MADV_RANDOM) // a hint
+	}
+	return data, err
 }
 
 // Unmap ends a mapping that Map made. No slice of it may be in use.
@@ -44,6 +55,33 @@ func Populate(data []byte) {
 func WillNeed(data []byte) {
 	if len(data) > 0 {
 		_ = unix.Madvise(data, unix.MADV_WILLNEED)
+	}
+}
+
+// null is where Fill sends what it reads. It stays open.
+var null = sync.OnceValue(func() *os.File {
+	f, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return nil
+	}
+	return f
+})
+
+// Fill waits until n bytes of f at off are in memory, as WillNeed and Populate do, but for large ranges read in order. It
+// sends them to /dev/null: that copies nothing, and it reads ahead in large folios, which WillNeed does not. Measured for
+// 256 MiB in steps of 1 MiB, kernel 6.18, ext4: from the disk 155 to 276 ms against 278 to 299; from memory 7 ms; and to map
+// the pages afterwards takes 2 ms against 39 to 61. A hint, as Populate.
+func Fill(f *os.File, off, n int64) {
+	out := null()
+	for out != nil && n > 0 {
+		done, err := unix.Sendfile(int(out.Fd()), int(f.Fd()), &off, int(n))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || done <= 0 {
+			return
+		}
+		n -= int64(done)
 	}
 }
 

@@ -34,8 +34,9 @@ func (f *Footer) Digest(page uint32) Digest {
 // ReadFooter reads and checks everything of a pack of size bytes but its pages. Errors of the content wrap
 // [ErrCorrupt] or [ErrVersion].
 func ReadFooter(r io.ReaderAt, size int64) (*Footer, error) {
-	if size < FileSize(1) || size > FileSize(MaxPages) {
-		return nil, fmt.Errorf("%w: file has %d bytes, want %d to %d", ErrCorrupt, size, FileSize(1), FileSize(MaxPages))
+	pages, err := pagesOf(size)
+	if err != nil {
+		return nil, err
 	}
 	header := make([]byte, headerSize)
 	if _, err := r.ReadAt(header, 0); err != nil {
@@ -44,15 +45,7 @@ func ReadFooter(r io.ReaderAt, size int64) (*Footer, error) {
 	if err := checkHeader(header); err != nil {
 		return nil, err
 	}
-	end := make([]byte, trailerSize)
-	if _, err := r.ReadAt(end, size-trailerSize); err != nil {
-		return nil, fmt.Errorf("read pack trailer: %w", err)
-	}
-	t, err := decodeTrailer(end, size)
-	if err != nil {
-		return nil, err
-	}
-	tail := make([]byte, t.pages*(sumSize+digestSize)+trailerSize)
+	tail := make([]byte, pages*(sumSize+digestSize)+trailerSize)
 	if _, err := r.ReadAt(tail, size-int64(len(tail))); err != nil {
 		return nil, fmt.Errorf("read pack footer: %w", err)
 	}
@@ -72,7 +65,7 @@ func parseTail(tail []byte, fileSize int64) (*Footer, error) {
 	if want := t.pages * (sumSize + digestSize); len(tables) != want {
 		return nil, fmt.Errorf("%w: footer of %d pages has %d bytes, want %d", ErrCorrupt, t.pages, len(tables), want)
 	}
-	f := &Footer{ID: t.id, sums: tables[:t.pages*sumSize], digests: tables[t.pages*sumSize:]}
+	f := &Footer{ID: t.id, digests: tables[:t.pages*digestSize], sums: tables[t.pages*digestSize:]}
 	if got := xxhash.Sum64(f.sums); got != t.sumsSum {
 		return nil, fmt.Errorf("%w: table of sums has checksum %016x, want %016x", ErrCorrupt, got, t.sumsSum)
 	}

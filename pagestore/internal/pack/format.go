@@ -84,6 +84,15 @@ func FileSize(n int) int64 {
 	return headerSize + int64(n)*(PageSize+sumSize+digestSize) + trailerSize
 }
 
+// pagesOf returns how many pages a pack of size bytes has.
+func pagesOf(size int64) (int, error) {
+	n := (size - FileSize(0)) / (PageSize + sumSize + digestSize)
+	if n < 1 || n > MaxPages || size != FileSize(int(n)) {
+		return 0, fmt.Errorf("%w: no pack has %d bytes", ErrCorrupt, size)
+	}
+	return int(n), nil
+}
+
 // encodeHeader returns the first page of a pack.
 func encodeHeader() []byte {
 	b := make([]byte, headerSize)

@@ -8,27 +8,35 @@ import (
 	"math/bits"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 
 	"thaw/pagestore/internal/mapping"
 )
 
-// populatePages is how many pages are asked of the kernel at once before they are hashed: 256 KiB, which keeps a
-// demand fault's wait short and is past the size where more batching pays (2.1 of 2.8 GB/s at 64 KiB already).
-const populatePages = 64
-
-// prefetchPages is how many pages one request for read-ahead names: 1 MiB. The kernel caps a request at the larger of the
-// device's read-ahead and its largest transfer (force_page_cache_ra in mm/readahead.c) and drops the rest silently; no
-// disk met so far had less.
-const prefetchPages = 256
+// How pages that are not in memory are read. The kernel would read around a fault on a mapping as much as the device's
+// read-ahead says, which may be 8 MiB, half of which comes before the page that somebody waits for. So the mapping is
+// one for random access, small ranges are asked for as they are, and large ones are read in order through the file.
+const (
+	// bulkPages is the size from which on a range is a part of a stream and not what a fault wants: over 256 KiB.
+	bulkPages = 65
+	// stepPages is how much of a stream is read and then hashed: 1 MiB.
+	stepPages = 256
+	// aheadPages is how much is asked for behind a small range that came from the disk: 256 KiB.
+	aheadPages = 64
+	// diskWait tells a wait for the disk from one for the kernel to map 64 pages, some 10 us. To be wrong costs an
+	// idle request.
+	diskWait = 50 * time.Microsecond
+)
 
 // Mapped is a pack mapped read-only, with a note of which of its pages were found intact. All methods but Close are
 // safe for concurrent use, take no lock and allocate nothing unless they fail.
 type Mapped struct {
 	id    ID
 	pages uint32
-	data  []byte // the whole file; immutable
+	file  *os.File
+	data  []byte // the whole file, mapped
 	sums  []byte // part of data
 
 	// verified has one bit for each page whose content matched its sum since the pack was opened. Bits are only
@@ -36,59 +44,66 @@ type Mapped struct {
 	verified []atomic.Uint64
 }
 
-// Open maps the pack in the file path, which must be the one named want. It checks header, trailer, size and the
-// table of sums; pages are checked when they are used, the table of digests by CheckFooter.
+// Open maps the pack in the file path, which must be the one named want. It checks the trailer, the size and the table
+// of sums, with one read; pages are checked when they are used, the table of digests by CheckFooter.
 func Open(path string, want ID) (*Mapped, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() // the mapping keeps the file
+	m, err := open(f, want)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return m, nil
+}
+
+func open(f *os.File, want ID) (*Mapped, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
-	t, err := readEnds(f, info.Size())
+	t, err := readEnd(f, info.Size())
 	if err != nil {
 		return nil, err
 	}
 	if t.id != want {
 		return nil, fmt.Errorf("%w: file holds pack %s, want %s", ErrCorrupt, t.id, want)
 	}
-	data, err := mapping.Map(f, info.Size())
+	data, err := mapping.MapRandom(f, info.Size())
 	if err != nil {
 		return nil, err
 	}
-	sumsOff := Offset(uint32(t.pages))
-	m := &Mapped{
+	sums := len(data) - trailerSize - t.pages*sumSize
+	return &Mapped{
 		id:       t.id,
 		pages:    uint32(t.pages),
+		file:     f,
 		data:     data,
-		sums:     data[sumsOff : sumsOff+int64(t.pages)*sumSize],
+		sums:     data[sums : len(data)-trailerSize],
 		verified: make([]atomic.Uint64, (t.pages+63)/64),
-	}
-	if err := m.checkSums(t.sumsSum); err != nil {
-		return nil, errors.Join(err, m.Close())
-	}
-	return m, nil
+	}, nil
 }
 
-// readEnds reads and checks the fixed parts of a pack file.
-func readEnds(f *os.File, size int64) (trailer, error) {
-	if size < FileSize(1) || size > FileSize(MaxPages) {
-		return trailer{}, fmt.Errorf("%w: file has %d bytes, want %d to %d", ErrCorrupt, size, FileSize(1), FileSize(MaxPages))
-	}
-	header, end := make([]byte, headerSize), make([]byte, trailerSize)
-	if _, err := f.ReadAt(header, 0); err != nil {
-		return trailer{}, fmt.Errorf("read pack header: %w", err)
-	}
-	if err := checkHeader(header); err != nil {
+// readEnd reads and checks the trailer and the table of sums.
+func readEnd(f *os.File, size int64) (trailer, error) {
+	pages, err := pagesOf(size)
+	if err != nil {
 		return trailer{}, err
 	}
-	if _, err := f.ReadAt(end, size-trailerSize); err != nil {
-		return trailer{}, fmt.Errorf("read pack trailer: %w", err)
+	end := make([]byte, pages*sumSize+trailerSize)
+	if _, err := f.ReadAt(end, size-int64(len(end))); err != nil {
+		return trailer{}, fmt.Errorf("read end of pack: %w", err)
 	}
-	return decodeTrailer(end, size)
+	sums := end[:pages*sumSize]
+	t, err := decodeTrailer(end[len(sums):], size)
+	if err != nil {
+		return t, err
+	}
+	if got := xxhash.Sum64(sums); got != t.sumsSum {
+		return t, fmt.Errorf("%w: table of sums has checksum %016x, want %016x", ErrCorrupt, got, t.sumsSum)
+	}
+	return t, nil
 }
 
 // ID returns the pack's name.
@@ -106,7 +121,7 @@ func (m *Mapped) Bytes(page uint32, n int) []byte {
 
 // Close unmaps the pack. No slice from Bytes may be in use.
 func (m *Mapped) Close() error {
-	err := mapping.Unmap(m.data)
+	err := errors.Join(mapping.Unmap(m.data), m.file.Close())
 	m.data, m.sums = nil, nil
 	return err
 }
@@ -134,7 +149,7 @@ func (m *Mapped) Verify(page uint32, max int) (n int, err error) {
 			p += uint32(known)
 			continue
 		}
-		batch := min(p+populatePages, end)
+		batch := min(p+stepPages, end)
 		done, err := m.hash(p, batch)
 		p += done
 		if err != nil {
@@ -144,17 +159,17 @@ func (m *Mapped) Verify(page uint32, max int) (n int, err error) {
 	return int(end - page), nil
 }
 
-// Prefetch starts to read pages from page on, n at most, from the disk; see mapping.WillNeed. The kernel takes at most
-// its own largest request of one call, so the range goes down in steps.
-func (m *Mapped) Prefetch(page uint32, n int) {
-	for end := m.end(page, n); page < end; page += prefetchPages {
-		mapping.WillNeed(m.Bytes(page, int(min(end-page, prefetchPages))))
+// Prefetch reads pages from page on, n at most, from the disk, and waits for them; stop, asked now and then, ends it early.
+func (m *Mapped) Prefetch(page uint32, n int, stop func() bool) {
+	for end := m.end(page, n); page < end && !stop(); page += stepPages {
+		mapping.Fill(m.file, Offset(page), int64(min(end-page, stepPages))*PageSize)
 	}
 }
 
 // CheckFooter makes sure that both tables are those that gave the pack its name. Digest may be used after it.
 func (m *Mapped) CheckFooter() (err error) {
 	footer := m.data[Offset(m.pages) : len(m.data)-trailerSize]
+	mapping.Fill(m.file, Offset(m.pages), int64(len(footer)))
 	mapping.Populate(footer)
 	defer mapping.Recover(mapping.Guard(), &err)
 	if got := ID(sha256.Sum256(footer)); got != m.id {
@@ -169,8 +184,24 @@ func (m *Mapped) HasDigest(page uint32, want *Digest) (ok bool, err error) {
 		return false, nil
 	}
 	defer mapping.Recover(mapping.Guard(), &err)
-	off := Offset(m.pages) + int64(m.pages)*sumSize + int64(page)*digestSize
+	off := Offset(m.pages) + int64(page)*digestSize
 	return string(m.data[off:off+digestSize]) == string(want[:]), nil
+}
+
+// fetch waits until pages [page, end) are in memory.
+func (m *Mapped) fetch(page, end uint32) {
+	data := m.Bytes(page, int(end-page))
+	if end-page >= bulkPages {
+		mapping.Fill(m.file, Offset(page), int64(len(data)))
+		mapping.Populate(data)
+		return
+	}
+	start := time.Now()
+	mapping.WillNeed(data)
+	mapping.Populate(data)
+	if time.Since(start) > diskWait {
+		mapping.WillNeed(m.Bytes(end, int(min(aheadPages, m.pages-end))))
+	}
 }
 
 // end clamps page+max to the pages of the pack.
@@ -183,7 +214,7 @@ func (m *Mapped) end(page uint32, max int) uint32 {
 
 // hash checks the pages of [page, end) and marks those that are intact, up to the first that is not.
 func (m *Mapped) hash(page, end uint32) (done uint32, err error) {
-	mapping.Populate(m.Bytes(page, int(end-page)))
+	m.fetch(page, end)
 	defer mapping.Recover(mapping.Guard(), &err)
 	for p := page; p < end; p++ {
 		want := binary.LittleEndian.Uint64(m.sums[int(p)*sumSize:])
@@ -194,14 +225,4 @@ func (m *Mapped) hash(page, end uint32) (done uint32, err error) {
 		done++
 	}
 	return done, nil
-}
-
-// checkSums compares the table of sums with its checksum.
-func (m *Mapped) checkSums(want uint64) (err error) {
-	mapping.Populate(m.sums)
-	defer mapping.Recover(mapping.Guard(), &err)
-	if got := xxhash.Sum64(m.sums); got != want {
-		return fmt.Errorf("%w: table of sums has checksum %016x, want %016x", ErrCorrupt, got, want)
-	}
-	return nil
 }

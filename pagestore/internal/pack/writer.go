@@ -55,7 +55,7 @@ func (w *Writer) Append(data []byte, digests []Digest, sums []uint64) error {
 // Seal writes the footer and returns the pack's tables, checked by the code that reads them. The pack must have at
 // least one page.
 func (w *Writer) Seal() (*Footer, error) {
-	footer := append(w.sums, w.digests...)
+	footer := append(w.digests, w.sums...)
 	t := trailer{
 		pages:      w.pages,
 		id:         sha256.Sum256(footer),
