@@ -25,14 +25,11 @@
 //
 // # What it cannot help against
 //
-//   - Both processes killed at once: by cgroup.kill, or by systemd's KillMode=control-group once the stop timeout has
-//     passed (use KillMode=mixed or process). The OOM killer passes the guard over, also where it ends whole cgroups
-//     (memory.oom.group), if the guard may lower its oom_score_adj, which takes CAP_SYS_RESOURCE.
+//   - Both processes killed at once: by cgroup.kill, or by systemd, which ends what the server leaves behind, with
+//     KillMode=mixed at once and with control-group after the stop timeout. A unit should have KillMode=process.
+//     The OOM killer passes the guard over, also where it ends whole cgroups (memory.oom.group), if the guard may
+//     lower its oom_score_adj, which takes CAP_SYS_RESOURCE.
 //   - The init process of a pid namespace takes all of it along: the server must not be one, or the guard dies, too.
-//
-// BUG(thaw): a forked child's userfaultfd exists in the server alone from the reading of the fork message until Hold has
-// sent it, some microseconds later. If the server is killed in between, the child reads zeros. A child dies with its
-// parent if that was the init process of its container.
 //
 // # The protocol
 //
@@ -44,4 +41,8 @@
 //	server -> guard   release n           not answered
 //
 // Anything else is a broken server, and treated as a dead one.
+//
+// BUG(thaw): a forked child's userfaultfd exists in the server alone from the reading of the fork message until Hold has
+// sent it, some microseconds later. If the server is killed in between, the child reads zeros. A child dies with its
+// parent if that was the init process of its container.
 package guard
