@@ -18,6 +18,8 @@ var (
 	ErrSocketTaken = errors.New("socket is taken by a running server")
 	// ErrNotSocket says that something other than a socket has the path; it is left alone.
 	ErrNotSocket = errors.New("path is taken by something that is not a socket")
+	// ErrSocketName says that the path is longer than the kernel takes for a socket.
+	ErrSocketName = errors.New("socket path is too long")
 )
 
 // Listen listens on a unix socket at path that its owner alone can use (mode 0600). The path's folder must exist.
@@ -26,6 +28,10 @@ var (
 // servers that start at the same moment cannot both win: the path's owner holds a lock on path + ".lock" until the
 // listener is closed. The lock file stays: removing it would let a third process lock a file that nobody can find.
 func Listen(path string) (net.Listener, error) {
+	// The size of sun_path, without the final zero byte. The kernel would only say "invalid argument".
+	if most := len(unix.RawSockaddrUnix{}.Path) - 1; len(path) > most {
+		return nil, fmt.Errorf("listen on %s: %w: %d bytes, and %d are possible", path, ErrSocketName, len(path), most)
+	}
 	lock, err := lockPath(path + ".lock")
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)

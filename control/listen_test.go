@@ -120,3 +120,10 @@ func TestClientTellsAMissingServerFromADeadOne(t *testing.T) {
 		c.Close()
 	}
 }
+
+func TestListenNamesAPathThatIsTooLong(t *testing.T) {
+	path := filepath.Join(t.TempDir(), strings.Repeat("x", 108))
+	if _, err := Listen(path); !errors.Is(err, ErrSocketName) {
+		t.Errorf("Listen: %v, want ErrSocketName", err)
+	}
+}

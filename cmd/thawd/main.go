@@ -59,6 +59,9 @@ exit codes it has. The images are a plain folder, as criu dump wrote it, or the 
   thawd lazy-pages -D /var/tmp/images -d --pidfile lazy-pages.pid -o lazy-pages.log -v4`,
 		DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// Without more descriptors it serves as many processes as it may have.
+			_, _ = raiseFileLimit()
+			setProcs()
 			*code = lazypages.Run(args, cmd.OutOrStdout(), cmd.ErrOrStderr(), &lazypages.Options{Resolve: daemon.ResolveSkeleton})
 			return nil
 		},

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,7 +37,8 @@ func newServe(stderr io.Writer) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve sessions over the control API",
-		Long: `Serves sessions until it is told to end: SIGTERM or SIGINT lets the running sessions finish, a second signal does not.
+		Long: `Serves sessions until it is told to end: SIGTERM, SIGINT or SIGHUP lets the running sessions finish, a second signal does
+not.
 
 The control socket, and what thawd makes beside it, are for thawd's own user alone. CRIU and runc run as root, so thawd
 usually does, too; it needs no privilege of its own but the permission to read the store.`,
@@ -129,8 +129,7 @@ func runAll(ctx context.Context, d *daemon.Daemon, log *slog.Logger, endpoints [
 	serveCtx, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
 	g, serveCtx := errgroup.WithContext(serveCtx)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	signals := catchSignals()
 	defer signal.Stop(signals)
 	g.Go(func() error { handleSignals(serveCtx, signals, d, stop, log); return nil })
 	g.Go(func() error {

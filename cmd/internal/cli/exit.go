@@ -123,6 +123,7 @@ var causes = []struct {
 
 	{control.ErrSocketTaken, Busy, "another thawd runs; use it, or choose another --socket"},
 	{control.ErrNotSocket, Busy, "choose another --socket, or move the file away"},
+	{control.ErrSocketName, Usage, "choose a shorter --socket"},
 	{control.CodeUnavailable, Missing, ""},
 	{control.CodeSnapshotNotFound, NotFound, "thaw snapshot ls lists the snapshots; does thawd use the same store?"},
 	{control.CodeNotFound, NotFound, ""},
