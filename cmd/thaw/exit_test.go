@@ -168,7 +168,7 @@ func TestThawdRefusesAPathThatIsNoSocket(t *testing.T) {
 	if b, err := os.ReadFile(file); err != nil || string(b) != "keep me" {
 		t.Errorf("the file holds %q, %v", b, err)
 	}
-	for _, args := range [][]string{{"serve", "--log-format", "xml"}, {"serve", "--read-ahead", "much"}, {"serve", "extra"}, {"nosuch"}} {
+	for _, args := range [][]string{{"serve", "--log-format", "xml"}, {"serve", "--read-ahead", "much"}, {"serve", "--bad-pages", "zero"}, {"serve", "extra"}, {"nosuch"}} {
 		if r := finish(t, p.command("thawd", args...)); r.code != int(cli.Usage) {
 			t.Errorf("thawd %q: exit code %d, want %d: %s", args, r.code, cli.Usage, r.stderr)
 		}

@@ -6,6 +6,7 @@ import (
 	"thaw/cmd/internal/cli"
 	"thaw/daemon"
 	"thaw/pagestore"
+	"thaw/restore"
 )
 
 // newDaemon makes the daemon that the flags describe.
@@ -14,9 +15,13 @@ func newDaemon(o *serveOptions, store *pagestore.Store, log *slog.Logger) (*daem
 	if err != nil {
 		return nil, err
 	}
+	failure, err := parseFailure(o.badPages)
+	if err != nil {
+		return nil, err
+	}
 	opts := &daemon.Options{
 		Store: store, RunDir: o.runDir, Version: cli.Version, ConnectTimeout: o.connectTimeout,
-		MaxSessions: o.maxSessions, History: o.history, ReadAhead: int64(readAhead), Logger: log,
+		MaxSessions: o.maxSessions, History: o.history, ReadAhead: int64(readAhead), Failure: failure, Logger: log,
 	}
 	// On the command line 0 means none, and in Options the default.
 	if opts.ReadAhead == 0 {
@@ -26,4 +31,14 @@ func newDaemon(o *serveOptions, store *pagestore.Store, log *slog.Logger) (*daem
 		opts.History = -1
 	}
 	return daemon.New(opts)
+}
+
+// parseFailure reads what FailurePolicy.String writes.
+func parseFailure(text string) (restore.FailurePolicy, error) {
+	for _, p := range []restore.FailurePolicy{restore.FailurePoison, restore.FailureHold, restore.FailureKill} {
+		if text == p.String() {
+			return p, nil
+		}
+	}
+	return 0, cli.Usagef("--bad-pages %s is none of poison, hold and kill", text)
 }

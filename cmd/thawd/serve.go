@@ -20,6 +20,7 @@ import (
 	"thaw/cmd/internal/cli"
 	"thaw/control"
 	"thaw/daemon"
+	"thaw/restore"
 )
 
 // serveOptions are the flags of thawd serve.
@@ -27,7 +28,7 @@ type serveOptions struct {
 	store, socket, runDir string
 	logFormat, logLevel   string
 	metricsAddress        string
-	readAhead             string
+	readAhead, badPages   string
 	connectTimeout        time.Duration
 	maxSessions, history  int
 }
@@ -56,6 +57,8 @@ usually does, too; it needs no privilege of its own but the permission to read t
 	f.StringVar(&o.logLevel, "log-level", "info", "least level that is logged: debug, info, warn or error")
 	f.StringVar(&o.metricsAddress, "metrics-address", "", "TCP address that serves /metrics, too (default: the socket alone does)")
 	f.StringVar(&o.readAhead, "read-ahead", "4GiB", "how much of a snapshot is read before its runtime connects; 0: nothing")
+	f.StringVar(&o.badPages, "bad-pages", restore.FailurePoison.String(),
+		"what becomes of a page that cannot be had: poison (SIGBUS for who touches it), hold (who touches it waits) or kill (the process)")
 	f.DurationVar(&o.connectTimeout, "connect-timeout", time.Minute, "how long a session waits for its runtime")
 	f.IntVar(&o.maxSessions, "max-sessions", 1024, "how many sessions there may be at a time")
 	f.IntVar(&o.history, "history", 64, "how many ended sessions stay visible")
