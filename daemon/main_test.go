@@ -15,11 +15,17 @@ import (
 	"thaw/control"
 	"thaw/internal/testenv"
 	"thaw/pagestore"
+	"thaw/restore/guard"
 	"thaw/uffd"
 	"thaw/uffd/uffdtest"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == "guard" {
+		os.Exit(guard.Main())
+	}
+	testenv.Main(m)
+}
 
 const (
 	base     = 0x10_0000_0000

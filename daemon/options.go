@@ -38,6 +38,10 @@ type Options struct {
 	// Failure says what becomes of pages that cannot be had. Default: restore.FailurePoison.
 	Failure restore.FailurePolicy
 
+	// Guard holds every process that is served, for the case that thawd is killed. Default: none, and then a process
+	// that still misses memory reads zeros in its place if that happens. See [StartGuardian].
+	Guard restore.Guard
+
 	// Logger gets a line when a session begins and when it ends, and what the layers below have to say. Default: none.
 	Logger *slog.Logger
 }

@@ -85,7 +85,7 @@ func (d *Daemon) open(r *control.SessionRequest) (_ *session, err error) {
 	}
 	s.pages, err = restore.NewSession(&restore.Options{
 		Source: s.origin.source, Stream: stream, Rate: r.RateBytesPerSecond, Failure: d.opts.Failure,
-		Logger: s.log, Metrics: d.faults,
+		Guard: d.opts.Guard, Logger: s.log, Metrics: d.faults,
 	})
 	if err != nil {
 		return nil, err

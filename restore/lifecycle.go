@@ -216,6 +216,9 @@ func (r *reader) drop(a *addressSpace, why outcome) {
 	if a.pidfd != nil {
 		r.unwatchPID(a)
 	}
+	if a.release != nil {
+		a.release()
+	}
 	a.mu.Lock()
 	a.gone = true
 	a.fd.Close()

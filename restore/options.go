@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"runtime"
+
+	"thaw/uffd"
 )
 
 // A StreamPolicy says what a session does with pages that nobody has asked for.
@@ -63,6 +66,15 @@ func (p FailurePolicy) String() string {
 	return fmt.Sprintf("FailurePolicy(%d)", uint8(p))
 }
 
+// A Guard keeps a process from reading zeros in place of its memory if the server dies while pages are missing: it
+// holds duplicates of the descriptors elsewhere. restore/guard has one.
+type Guard interface {
+	// Hold duplicates the descriptors; pidfd may be nil, name is for logs. When it has returned the process is safe.
+	// release lets go of the duplicates, and is called once, when nothing is missing any more or the process is gone,
+	// before the descriptors themselves are closed.
+	Hold(fd *uffd.FD, pidfd *os.File, name string) (release func(), err error)
+}
+
 // Options are a session's settings. Only Source is required.
 type Options struct {
 	// Source gives the pages. The session does not close it.
@@ -80,6 +92,10 @@ type Options struct {
 
 	// Failure says what becomes of pages that cannot be had. Default: FailurePoison.
 	Failure FailurePolicy
+
+	// Guard, if there is one, holds duplicates of the descriptors of every process, forked children included, as long
+	// as it is served.
+	Guard Guard
 
 	// Logger gets a line at the start and the end of each process, and one for each page that failed. Default: none.
 	Logger *slog.Logger

@@ -139,6 +139,14 @@ func (r *reader) adopt(a *addressSpace) {
 	s.work.Broadcast()
 	s.mu.Unlock()
 
+	if g := s.opts.Guard; g != nil {
+		release, err := g.Hold(a.fd, a.pidfd, fmt.Sprintf("process %d, frozen as %d", a.hostPID, a.id))
+		if err != nil {
+			// It is served all the same: without the guard it is lost only if we die before it is complete.
+			s.opts.Logger.Error("process is not guarded", "pid", a.hostPID, "image_pid", a.id, "child", a.child, "err", err)
+		}
+		a.release = release
+	}
 	r.byFD[int32(a.fd.Fd())] = a
 	err := s.wake.add(a.fd.Fd())
 	if err == nil && a.pidfd != nil {

@@ -27,7 +27,8 @@ type addressSpace struct {
 	gone  bool       // protected by mu; set by the reader before it closes fd
 	pidfd *os.File   // protected by mu, written by the reader only; nil if unknown
 
-	isLost atomic.Bool // somebody found the process gone; the reader looks into it
+	release func()      // owned by the reader: lets the guard go; nil if none holds the process
+	isLost  atomic.Bool // somebody found the process gone; the reader looks into it
 
 	around aroundState // owned by the reader
 	zeroed bool        // owned by the reader: large empty ranges have been dropped

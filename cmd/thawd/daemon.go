@@ -10,7 +10,7 @@ import (
 )
 
 // newDaemon makes the daemon that the flags describe.
-func newDaemon(o *serveOptions, store *pagestore.Store, log *slog.Logger) (*daemon.Daemon, error) {
+func newDaemon(o *serveOptions, store *pagestore.Store, g restore.Guard, log *slog.Logger) (*daemon.Daemon, error) {
 	readAhead, err := cli.ParseBytes(o.readAhead)
 	if err != nil {
 		return nil, err

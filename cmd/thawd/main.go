@@ -11,6 +11,7 @@ import (
 	"thaw/cmd/internal/cli"
 	"thaw/daemon"
 	"thaw/restore/criu/lazypages"
+	"thaw/restore/guard"
 )
 
 func main() {
@@ -19,6 +20,9 @@ func main() {
 
 // run runs the command line and returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
+	if len(args) == 1 && args[0] == guardCommand {
+		return guard.Main()
+	}
 	var lazyPages int // exit code of the stand-in, which has CRIU's
 	root := newRoot(stderr, &lazyPages)
 	root.SetArgs(args)
@@ -30,6 +34,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return lazyPages
 }
 
+// guardCommand is what thawd runs itself with as the guard of its processes. It is nobody else's to run.
+const guardCommand = "guard"
+
 func newRoot(stderr io.Writer, lazyPages *int) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "thawd",
@@ -39,7 +46,8 @@ them. Runtimes ask it for a session over its control API (docs/openapi.yaml); th
 
 While thawd serves, processes depend on it. SIGTERM lets it finish: it takes no new sessions, brings the memory of the
 running ones at full speed, and ends. A second signal makes it end at once, and kills the processes that still miss memory,
-because without thawd they would read zeros in its place.`,
+because without thawd they would read zeros in its place. If thawd itself is killed, a second small process, its guard,
+does the same.`,
 		Example: `  thawd serve --store /var/lib/thaw --socket /run/thaw/thawd.sock
   thawd lazy-pages --images-dir /var/tmp/images --work-dir /var/tmp/work`,
 		Version: cli.Version,

@@ -21,6 +21,7 @@ import (
 	"thaw/control"
 	"thaw/daemon"
 	"thaw/restore"
+	"thaw/restore/guard"
 )
 
 // serveOptions are the flags of thawd serve.
@@ -85,7 +86,12 @@ func serve(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		return err
 	}
 	defer store.Close()
-	d, err := newDaemon(o, store, log)
+	guardian, err := daemon.StartGuardian(&guard.Options{Command: []string{"/proc/self/exe", guardCommand}}, log)
+	if err != nil {
+		return err
+	}
+	defer guardian.Close()
+	d, err := newDaemon(o, store, guardian, log)
 	if err != nil {
 		return err
 	}
