@@ -136,8 +136,8 @@ func (s *session) run(ctx context.Context) {
 	defer patience.Stop()
 
 	err := s.serve(ctx)
-	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
 	}
 	s.finish(err)
 }
