@@ -80,6 +80,7 @@ func layoutOf(space pagestore.SpaceView) (restore.Layout, error) {
 		}
 		l.Regions = append(l.Regions, restore.Region{
 			Start: r.Start, End: r.End, Splittable: r.Flags&pagestore.RegionSplittable != 0,
+			WipeOnFork: r.Flags&pagestore.RegionWipeOnFork != 0,
 		})
 	}
 	for r, err := range space.Runs() {

@@ -183,6 +183,10 @@ func breakAt(t *testing.T, base string, op operation, step int, fault durabletes
 	switch {
 	case err == nil && complete != nil:
 		t.Errorf("step %d: after success: %v", step, complete)
+	case err != nil && !fsys.Crashed():
+		if asBefore := holds(t, s, before); asBefore != nil {
+			t.Errorf("step %d: after error %v: %v", step, err, asBefore)
+		}
 	case complete != nil:
 		if asBefore := holds(t, s, before); asBefore != nil {
 			t.Errorf("step %d, error %v: the store is neither complete (%v) nor as before (%v)", step, err, complete, asBefore)

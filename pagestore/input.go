@@ -41,8 +41,12 @@ type Space struct {
 // RegionFlags are what is known of a region.
 type RegionFlags uint64
 
-// RegionSplittable: parts of the region may be unregistered on their own, because nobody will mremap it.
-const RegionSplittable RegionFlags = manifest.RegionSplittable
+const (
+	// RegionSplittable: parts of the region may be unregistered on their own, because nobody will mremap it.
+	RegionSplittable RegionFlags = manifest.RegionSplittable
+	// RegionWipeOnFork: a forked child sees zeros here (MADV_WIPEONFORK).
+	RegionWipeOnFork RegionFlags = manifest.RegionWipeOnFork
+)
 
 // Region is a range of addresses in bytes, page aligned, half open.
 type Region struct {
@@ -98,7 +102,7 @@ func (s *Space) check(files int) error {
 			return fmt.Errorf("region %d is [%#x, %#x)", i, r.Start, r.End)
 		case r.Start < end:
 			return fmt.Errorf("region %d at %#x overlaps or precedes the one that ends at %#x", i, r.Start, end)
-		case r.Flags&^RegionSplittable != 0:
+		case r.Flags&^(RegionSplittable|RegionWipeOnFork) != 0:
 			return fmt.Errorf("region %d has unknown flags %#x", i, r.Flags)
 		}
 		end = r.End

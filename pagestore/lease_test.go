@@ -87,6 +87,56 @@ func TestRemoveOfALeasedSnapshotKeepsItForTheLease(t *testing.T) {
 	}
 }
 
+// TestLeaseThatComesTooLate takes a lease in two steps, with a removal between them.
+func TestLeaseThatComesTooLate(t *testing.T) {
+	tests := []struct {
+		name    string
+		between func(t *testing.T, s *Store, ns namespace)
+	}{
+		{"the snapshot was deleted", func(t *testing.T, s *Store, ns namespace) {
+			if err := s.Remove(t.Context(), mustName("a")); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"the snapshot was moved", func(t *testing.T, s *Store, ns namespace) {
+			mustOpen(t, s, "a")
+			if err := s.Remove(t.Context(), mustName("a")); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"the snapshot was replaced", func(t *testing.T, s *Store, ns namespace) {
+			if err := s.Remove(t.Context(), mustName("a")); err != nil {
+				t.Fatal(err)
+			}
+			mustImport(t, s, "a", seeds(5, 5))
+		}},
+		{"the snapshot is being deleted", func(t *testing.T, s *Store, ns namespace) {
+			_, release, err := leased(ns.snapshot("a"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(release)
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newStore(t)
+			mustImport(t, s, "a", seeds(1, 10))
+			ns := s.namespace("default")
+			path := filepath.Join(ns.snapshot("a"), manifestFile)
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			tt.between(t, s, ns)
+			if err := leaseFile(f, path); !errors.Is(err, errMoved) {
+				t.Errorf("error is %v, want %v", err, errMoved)
+			}
+		})
+	}
+}
+
 func TestNameOfARemovedSnapshotCanBeUsedAgain(t *testing.T) {
 	s := newStore(t)
 	mustImport(t, s, "a", seeds(1, 10))

@@ -106,12 +106,9 @@ func (s *Session) failFault(f fault) {
 func (a *addressSpace) failPage(home, image uint64, cause error) bool {
 	s := a.s
 	err := fmt.Errorf("image page %d at %#x of process %d: %w", image, home, a.id, cause)
-	s.mu.Lock()
-	s.lastErr = err
-	s.mu.Unlock()
-	n := s.count.pagesFailed.Add(1)
+	n := s.noteFailed(failedPage{a.id, home}, err)
 	level := slog.LevelError
-	if n > loggedFailures { // a whole pack may be gone; the total is in Stats
+	if n == 0 || n > loggedFailures { // known, or a whole pack may be gone; the total is in Stats
 		level = slog.LevelDebug
 	}
 	s.opts.Logger.Log(context.Background(), level, "page cannot be had", "pid", a.hostPID, "image_pid", a.id, "page", image, "addr", home, "policy", s.opts.Failure.String(), "err", cause)
@@ -140,6 +137,24 @@ func (a *addressSpace) poisonHome(home uint64) bool {
 		return true
 	}
 	return a.poison(span{addr, addr + PageSize})
+}
+
+// A failedPage names a page of a process, for counting each once.
+type failedPage struct {
+	id   int
+	home uint64
+}
+
+// noteFailed remembers a failure. It returns how many pages have failed so far if this one had not, else 0.
+func (s *Session) noteFailed(p failedPage, err error) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastErr = err
+	if s.failed[p] {
+		return 0
+	}
+	s.failed[p] = true
+	return s.count.pagesFailed.Add(1)
 }
 
 func (s *Session) noteKilled() {

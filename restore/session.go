@@ -68,6 +68,8 @@ type Session struct {
 
 	// registeredCh is closed by Registered: ENOENT is final from then on.
 	registeredCh chan struct{}
+	// drainCh is closed by Drain: the rate no longer counts.
+	drainCh chan struct{}
 
 	mu         sync.Mutex
 	work       sync.Cond       // on mu: spaces has grown, or the stream has to stop
@@ -81,11 +83,13 @@ type Session struct {
 	ended      bool            // protected by mu
 	killed     int             // protected by mu; processes that were killed or poisoned by us
 	lastErr    error           // protected by mu; of the page that failed last
+
+	failed map[failedPage]bool // protected by mu; pages that could not be had when they were asked for last
 }
 
 // NewSession returns a session without processes. Run must be called, also if the restore comes to nothing (Abort).
 func NewSession(opts *Options) (*Session, error) {
-	s := &Session{opts: *opts, registeredCh: make(chan struct{}), loads: make(chan loadRequest, 256)}
+	s := &Session{opts: *opts, registeredCh: make(chan struct{}), drainCh: make(chan struct{}), failed: make(map[failedPage]bool), loads: make(chan loadRequest, 256)}
 	if err := s.opts.setDefaults(); err != nil {
 		return nil, err
 	}
@@ -158,6 +162,7 @@ func (s *Session) Drain() {
 	if s.limiter != nil {
 		s.limiter.SetLimit(rate.Inf)
 	}
+	close(s.drainCh)
 	s.work.Broadcast()
 	s.wake.wake()
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -580,5 +581,48 @@ func BenchmarkFill(b *testing.B) {
 				b.StartTimer()
 			}
 		})
+	}
+}
+
+func TestPageThatFailsBeforeItIsRegisteredIsNotForgotten(t *testing.T) {
+	target := uffdtest.Start(t)
+	target.Map(at(0, 10)).Must()
+	fd := target.Open(uffdtest.CRIUFeatures).Must()
+	src := newTestSource(10)
+	src.bad[3] = errBad
+	s, err := NewSession(&Options{Source: src})
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := make(chan error, 1)
+	go func() { result <- s.Run(t.Context()) }()
+	if err := s.Add(Process{FD: fd, PIDFD: target.PIDFD(), Layout: oneRegion(10, 10)}); err != nil {
+		t.Fatal(err)
+	}
+	for src.loads.Load() == 0 { // the stream has begun; nothing is registered
+		runtime.Gosched()
+	}
+	target.Register(at(0, 10), uffd.ModeMissing).Must()
+	target.Drop().Must()
+	s.Registered()
+	if err := <-result; err != nil {
+		t.Fatal(err)
+	}
+	var sig *uffdtest.SignalError
+	if err := target.Read(at(3, 1)).Err(); !errors.As(err, &sig) || sig.Signal != unix.SIGBUS {
+		t.Errorf("read of the bad page: %v, want SIGBUS", err)
+	}
+	if n := s.Stats().PagesFailed; n != 1 {
+		t.Errorf("%d pages failed, want 1", n)
+	}
+}
+
+func TestDrainEndsTheWaitForTheRate(t *testing.T) {
+	src := newTestSource(1000)
+	f := begin(t, oneRegion(1000, 1000), src, Options{Rate: 1}) // a page in an hour
+	f.Registered()
+	f.Drain()
+	if err := f.wait(); err != nil {
+		t.Errorf("Run() = %v", err)
 	}
 }

@@ -193,15 +193,12 @@ func (a *addressSpace) streamRun(ctx context.Context, home, image, pages uint64)
 func (a *addressSpace) streamStep(ctx context.Context, home, image, pages uint64) (settled uint64, ok bool) {
 	data, n, err := a.s.opts.Source.Load(image, int(pages))
 	if err != nil {
-		if !a.failPage(home, image, err) {
-			return 0, a.pause(ctx, holdRetry)
-		}
-		return 1, true
+		return a.streamFailed(ctx, home, image, err)
 	}
 	if data == nil {
 		return uint64(n), true // zero: the kernel's own, once this is over
 	}
-	if l := a.s.limiter; l != nil && l.WaitN(ctx, n*PageSize) != nil {
+	if !a.s.waitRate(ctx, n*PageSize) {
 		return 0, false
 	}
 	res, skipped := a.copyHome(home, data[:n*PageSize])
@@ -237,10 +234,36 @@ func (a *addressSpace) streamStep(ctx context.Context, home, image, pages uint64
 		return 0, false
 	}
 	// The source's memory could not be read, or the kernel does not understand us.
-	if !a.failPage(home, image, res.Err()) {
+	return a.streamFailed(ctx, home, image, res.Err())
+}
+
+// streamFailed deals with a page that the stream could not bring.
+func (a *addressSpace) streamFailed(ctx context.Context, home, image uint64, err error) (settled uint64, ok bool) {
+	if !a.s.isRegistered() {
+		// Nothing can be poisoned yet, and a page that counted as settled now would be zero later.
+		return 0, a.pause(ctx, changeWait)
+	}
+	if !a.failPage(home, image, err) {
 		return 0, a.pause(ctx, holdRetry)
 	}
 	return 1, true
+}
+
+// waitRate waits until the stream may bring n more bytes. It reports whether the session still goes on. A drain ends the
+// waiting, however long it was to be.
+func (s *Session) waitRate(ctx context.Context, n int) bool {
+	if s.limiter == nil {
+		return true
+	}
+	t := time.NewTimer(s.limiter.ReserveN(time.Now(), n).Delay())
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+	case <-s.drainCh:
+	}
+	return true
 }
 
 // copyHome copies data to wherever its home is mapped now. skipped is the number of pages for which it is nowhere.

@@ -74,6 +74,9 @@ func input(images *criu.Images) (pagestore.Input, error) {
 			if r.Splittable {
 				region.Flags |= pagestore.RegionSplittable
 			}
+			if r.WipeOnFork {
+				region.Flags |= pagestore.RegionWipeOnFork
+			}
 			space.Regions = append(space.Regions, region)
 		}
 		for _, r := range t.Lazy {

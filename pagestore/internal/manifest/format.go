@@ -35,9 +35,11 @@ const (
 
 	// RegionSplittable marks a region of which parts may be unregistered on their own.
 	RegionSplittable = 1 << 0
+	// RegionWipeOnFork marks a region that a forked child sees as zeros.
+	RegionWipeOnFork = 1 << 1
 
 	knownSpaceFlags  = spaceZombie
-	knownRegionFlags = RegionSplittable
+	knownRegionFlags = RegionSplittable | RegionWipeOnFork
 )
 
 // The tables in the order of the file.

@@ -159,10 +159,13 @@ func (m *Mapped) Verify(page uint32, max int) (n int, err error) {
 	return int(end - page), nil
 }
 
-// Prefetch reads pages from page on, n at most, from the disk, and waits for them; stop, asked now and then, ends it early.
+// Prefetch reads pages from page on, n at most, from the disk, waits for them, and checks and maps them, so that a fault
+// finds them ready; stop, asked now and then, ends it early. What is wrong with a page shows when it is used.
 func (m *Mapped) Prefetch(page uint32, n int, stop func() bool) {
 	for end := m.end(page, n); page < end && !stop(); page += stepPages {
-		mapping.Fill(m.file, Offset(page), int64(min(end-page, stepPages))*PageSize)
+		step := min(end-page, stepPages)
+		mapping.Fill(m.file, Offset(page), int64(step)*PageSize)
+		_, _ = m.Verify(page, int(step))
 	}
 }
 
