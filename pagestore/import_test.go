@@ -76,7 +76,7 @@ func TestImportKeepsSpacesSkeletonAndHost(t *testing.T) {
 		Spaces: []Space{
 			{
 				ID:      7,
-				Regions: []Region{{Start: 0x5000, End: 0x9000, Flags: RegionSplittable}, {Start: 0x9000, End: 0xa000}},
+				Regions: []Region{{Start: 0x5000, End: 0x9000, Flags: RegionSplittable}, {Start: 0x9000, End: 0xa000, Flags: RegionWipeOnFork}},
 				Runs:    []Run{{Addr: 0x6000, Pages: 2, File: 1}, {Addr: 0x9000, Pages: 1, File: 0, Offset: 2 * PageSize}},
 			},
 			{ID: 9, Zombie: true},
@@ -137,7 +137,7 @@ func TestImportKeepsSpacesSkeletonAndHost(t *testing.T) {
 		{ID: 3, Regions: []Region{{Start: 0x1000, End: 0x3000}}, Runs: []ImageRun{{Addr: 0x1000, Pages: 2, Image: 0}}},
 		{
 			ID:      7,
-			Regions: []Region{{Start: 0x5000, End: 0x9000, Flags: RegionSplittable}, {Start: 0x9000, End: 0xa000}},
+			Regions: []Region{{Start: 0x5000, End: 0x9000, Flags: RegionSplittable}, {Start: 0x9000, End: 0xa000, Flags: RegionWipeOnFork}},
 			Runs:    []ImageRun{{Addr: 0x6000, Pages: 2, Image: 2}, {Addr: 0x9000, Pages: 1, Image: 4}},
 		},
 		{ID: 9, Zombie: true},
@@ -218,7 +218,7 @@ func TestImportRefusesBadInput(t *testing.T) {
 		{"regions out of order", space([]Region{{Start: 0x3000, End: 0x4000}, {Start: 0x1000, End: 0x2000}}), ErrInput},
 		{"an empty region", space([]Region{{Start: 0x1000, End: 0x1000}}), ErrInput},
 		{"a region off the page border", space([]Region{{Start: 0x1001, End: 0x2000}}), ErrInput},
-		{"a region with unknown flags", space([]Region{{Start: 0x1000, End: 0x2000, Flags: 2}}), ErrInput},
+		{"a region with unknown flags", space([]Region{{Start: 0x1000, End: 0x2000, Flags: 4}}), ErrInput},
 		{"runs that overlap", space(region, Run{Addr: 0x1000, Pages: 2}, Run{Addr: 0x2000, Pages: 1}), ErrInput},
 		{"an empty run", space(region, Run{Addr: 0x1000}), ErrInput},
 		{"a run off the page border", space(region, Run{Addr: 0x1800, Pages: 1}), ErrInput},

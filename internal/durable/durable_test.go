@@ -68,7 +68,26 @@ func TestWriteRefusesANameThatExists(t *testing.T) {
 	}
 }
 
-func TestSyncTree(t *testing.T) {
+// syncRecorder notes what is synced.
+type syncRecorder struct {
+	durable.FS
+	root   string
+	synced []string
+}
+
+func (r *syncRecorder) SyncFile(name string) error {
+	rel, _ := filepath.Rel(r.root, name)
+	r.synced = append(r.synced, rel)
+	return r.FS.SyncFile(name)
+}
+
+func (r *syncRecorder) SyncDir(name string) error {
+	rel, _ := filepath.Rel(r.root, name)
+	r.synced = append(r.synced, rel+"/")
+	return r.FS.SyncDir(name)
+}
+
+func TestSyncTreeSyncsContentBeforeNames(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "a", "b"), 0o700); err != nil {
 		t.Fatal(err)
@@ -79,7 +98,8 @@ func TestSyncTree(t *testing.T) {
 		}
 	}
 	var got []string
-	err := durable.SyncTree(durable.Disk, dir, func(path string, info fs.FileInfo) error {
+	recorder := &syncRecorder{FS: durable.Disk, root: dir}
+	err := durable.SyncTree(recorder, dir, func(path string, info fs.FileInfo) error {
 		rel, err := filepath.Rel(dir, path)
 		got = append(got, rel)
 		return err
@@ -89,6 +109,9 @@ func TestSyncTree(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"a/b/three", "a/two", "one"}, got); diff != "" {
 		t.Errorf("visited files (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"a/b/three", "a/b/", "a/two", "a/", "one", "./"}, recorder.synced); diff != "" {
+		t.Errorf("synced (-want +got):\n%s", diff)
 	}
 	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -55,16 +56,28 @@ type FS struct {
 	reached bool
 	down    bool // after a crash
 	full    bool // after NoSpace
-	pending []change
+	log     []change
 	files   []*file
 	trashed int
 }
 
-// change is a change of names that no SyncDir has covered yet.
+// change is a change of names. Paths are those of its time: folders on the way may have been renamed since.
 type change struct {
-	dir  string // whose sync makes it durable
-	undo func() error
+	kind    kind
+	name    string // what was made or removed, or the new name
+	from    string // of a rename
+	saved   string // where what it removed or replaced is kept; "" for none
+	durable bool   // a sync of the folder came after it
 }
+
+type kind int
+
+const (
+	made kind = iota
+	renamed
+	removedFile
+	removedDir
+)
 
 // New returns a file system that breaks step number failAt, counted from 1; none if failAt is 0. trash is an
 // empty folder on the file system of the test.
@@ -139,10 +152,8 @@ func (f *FS) broken(needsSpace bool, effect, half func() error) error {
 	panic("unknown fault")
 }
 
-// note remembers how to take back a change of names.
-func (f *FS) note(dir string, undo func() error) {
-	f.pending = append(f.pending, change{dir: filepath.Clean(dir), undo: undo})
-}
+// note remembers a change of names.
+func (f *FS) note(c change) { f.log = append(f.log, c) }
 
 // Create implements durable.FS.
 func (f *FS) Create(name string) (durable.File, error) {
@@ -154,7 +165,7 @@ func (f *FS) Create(name string) (durable.File, error) {
 		}
 		out = &file{fs: f, os: osFile}
 		f.files = append(f.files, out)
-		f.note(filepath.Dir(name), func() error { return os.Remove(name) })
+		f.note(change{kind: made, name: name})
 		return nil
 	}, nil)
 	if err != nil {
@@ -169,7 +180,7 @@ func (f *FS) Mkdir(name string) error {
 		if err := os.Mkdir(name, 0o700); err != nil {
 			return err
 		}
-		f.note(filepath.Dir(name), func() error { return os.RemoveAll(name) })
+		f.note(change{kind: made, name: name})
 		return nil
 	}, nil)
 }
@@ -187,13 +198,7 @@ func (f *FS) Rename(from, to string) error {
 		if err := os.Rename(from, to); err != nil {
 			return err
 		}
-		f.note(filepath.Dir(to), func() error {
-			err := os.Rename(to, from)
-			if saved != "" {
-				err = errors.Join(err, os.Rename(saved, to))
-			}
-			return err
-		})
+		f.note(change{kind: renamed, name: to, from: from, saved: saved})
 		return nil
 	}, nil)
 }
@@ -209,14 +214,14 @@ func (f *FS) Remove(name string) error {
 			if err := os.Remove(name); err != nil {
 				return err
 			}
-			f.note(filepath.Dir(name), func() error { return os.Mkdir(name, 0o700) })
+			f.note(change{kind: removedDir, name: name})
 			return nil
 		}
 		saved := f.trashName()
 		if err := os.Rename(name, saved); err != nil {
 			return err
 		}
-		f.note(filepath.Dir(name), func() error { return os.Rename(saved, name) })
+		f.note(change{kind: removedFile, name: name, saved: saved})
 		return nil
 	}, nil)
 }
@@ -237,15 +242,50 @@ func (f *FS) SyncDir(name string) error {
 		if _, err := os.ReadDir(name); err != nil {
 			return err
 		}
-		left := f.pending[:0:0]
-		for _, c := range f.pending {
-			if c.dir != filepath.Clean(name) {
-				left = append(left, c)
+		var moved mapping
+		for i := len(f.log) - 1; i >= 0; i-- {
+			c := &f.log[i]
+			if filepath.Dir(moved.now(c.name)) == filepath.Clean(name) {
+				c.durable = true
+			}
+			if c.kind == renamed {
+				moved = append(moved, c)
 			}
 		}
-		f.pending = left
 		return nil
 	}, nil)
+}
+
+// mapping is renames that came after a point in time and that last, the latest first.
+type mapping []*change
+
+// now returns what has become of a name of that time.
+func (m mapping) now(name string) string {
+	name = filepath.Clean(name)
+	for i := len(m) - 1; i >= 0; i-- {
+		if rest, ok := strings.CutPrefix(name+"/", filepath.Clean(m[i].from)+"/"); ok {
+			name = filepath.Clean(m[i].name + "/" + rest)
+		}
+	}
+	return name
+}
+
+// undo takes the change back; moved are the lasting renames after it.
+func (c *change) undo(moved mapping) error {
+	name := moved.now(c.name)
+	switch c.kind {
+	case made:
+		return os.RemoveAll(name)
+	case removedDir:
+		return os.Mkdir(name, 0o700)
+	case removedFile:
+		return os.Rename(c.saved, name)
+	}
+	err := os.Rename(name, moved.now(c.from))
+	if c.saved != "" {
+		err = errors.Join(err, os.Rename(c.saved, name))
+	}
+	return err
 }
 
 // PowerCut takes back what was not synced. Call it after a crash, and nothing else of f after it.
@@ -256,9 +296,15 @@ func (f *FS) PowerCut() error {
 	for _, file := range f.files {
 		errs = append(errs, file.os.Truncate(file.synced))
 	}
-	for i := len(f.pending) - 1; i >= 0; i-- {
-		if err := f.pending[i].undo(); !errors.Is(err, fs.ErrNotExist) { // gone with its folder
-			errs = append(errs, err)
+	var moved mapping
+	for i := len(f.log) - 1; i >= 0; i-- {
+		c := &f.log[i]
+		if !c.durable {
+			if err := c.undo(moved); !errors.Is(err, fs.ErrNotExist) { // gone with its folder
+				errs = append(errs, err)
+			}
+		} else if c.kind == renamed {
+			moved = append(moved, c)
 		}
 	}
 	return errors.Join(append(errs, f.closeFiles())...)
