@@ -158,6 +158,23 @@ func TestASecondSignalKillsWhatWouldLoseMemory(t *testing.T) {
 	f.kill(t)
 }
 
+func TestAThawdThatIsKilledTakesIncompleteProcessesAlong(t *testing.T) {
+	p := newPlace(t)
+	p.useCRIU(t)
+	f := startTarget(t, p)
+	s := p.serve(t)
+	p.freeze(t, f, "web")
+	p.must(t, nil, "restore", "web", "--detach", "--stream", "none")
+	if err := s.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	// Its memory is incomplete for ever now. The guard has to end it before it can read zeros.
+	until(t, "the process ends", func() bool {
+		syscall.Wait4(f.pid, nil, syscall.WNOHANG, nil)
+		return syscall.Kill(f.pid, 0) != nil
+	})
+}
+
 func TestPlainImagesAreServedAndImported(t *testing.T) {
 	p := newPlace(t)
 	p.useCRIU(t)

@@ -21,7 +21,7 @@ func newDaemon(o *serveOptions, store *pagestore.Store, g restore.Guard, log *sl
 	}
 	opts := &daemon.Options{
 		Store: store, RunDir: o.runDir, Version: cli.Version, ConnectTimeout: o.connectTimeout,
-		MaxSessions: o.maxSessions, History: o.history, ReadAhead: int64(readAhead), Failure: failure, Logger: log,
+		MaxSessions: o.maxSessions, History: o.history, ReadAhead: int64(readAhead), Guard: g, Failure: failure, Logger: log,
 	}
 	// On the command line 0 means none, and in Options the default.
 	if opts.ReadAhead == 0 {
