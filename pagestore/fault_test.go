@@ -26,6 +26,8 @@ type operation struct {
 	after map[string]memory
 	// repeats: running a complete operation again is no error.
 	repeats bool
+	// sweeps: it deletes what others left.
+	sweeps bool
 }
 
 var (
@@ -59,7 +61,8 @@ var operations = []operation{
 			_, err := s.Import(ctx, mustName("c"), inputWithSkeleton(memoryC), nil)
 			return err
 		},
-		after: map[string]memory{"a": memoryA, "b": memoryB, "c": memoryC},
+		after:  map[string]memory{"a": memoryA, "b": memoryB, "c": memoryC},
+		sweeps: true,
 	},
 	{
 		name:    "import into a new namespace",
@@ -68,7 +71,8 @@ var operations = []operation{
 			_, err := s.Import(ctx, mustName("new/c"), inputWithSkeleton(memoryC), nil)
 			return err
 		},
-		after: map[string]memory{"a": memoryA, "b": memoryB, "new/c": memoryC},
+		after:  map[string]memory{"a": memoryA, "b": memoryB, "new/c": memoryC},
+		sweeps: true,
 	},
 	{
 		name:    "remove",
@@ -192,12 +196,27 @@ func breakAt(t *testing.T, base string, op operation, step int, fault durabletes
 			t.Errorf("step %d, error %v: the store is neither complete (%v) nor as before (%v)", step, err, complete, asBefore)
 		}
 	}
-	// The next run completes it, and whatever the broken one left is gone then.
-	if err := op.run(t.Context(), s); err != nil && (complete != nil || op.repeats) {
-		t.Errorf("step %d: running it again: %v", step, err)
+	// Whatever the broken operation left, GC deletes, and so does the next import.
+	gc := func() {
+		if _, err := s.GC(t.Context()); err != nil {
+			t.Errorf("step %d: gc: %v", step, err)
+		}
 	}
-	if _, err := s.GC(t.Context()); err != nil {
-		t.Errorf("step %d: gc: %v", step, err)
+	again := func() {
+		if err := op.run(t.Context(), s); err != nil && (complete != nil || op.repeats) {
+			t.Errorf("step %d: running it again: %v", step, err)
+		}
+	}
+	if step%2 == 0 {
+		gc()
+		checkNoLeftovers(t, s)
+		again()
+	} else {
+		again()
+		if op.sweeps {
+			checkNoLeftovers(t, s)
+		}
+		gc()
 	}
 	if err := holds(t, s, op.after); err != nil {
 		t.Errorf("step %d: at the end: %v", step, err)
