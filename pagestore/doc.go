@@ -42,6 +42,15 @@
 //
 // # Lock order
 //
-//	Store.mu           open packs and the prefetcher; held for map look-ups only
-//	  (nothing below)  Ready and Load take no lock
+//	the store's lock (flock)   writers, for the whole operation
+//	Snapshot.mu                opening and closing an image
+//	  Store.mu                 the open packs; held for look-ups in a map only
+//	prefetcher.mu, dedup.mu, packSet.mu, verifier.mu    nothing is locked below them
+//
+// Ready and Load take no lock. verifier.mu is held while a progress callback runs, so that calls do not overlap.
+//
+// # Goroutines
+//
+// Import and Verify wait for those that they start. A Store starts one more with the first prefetch; Close ends it and
+// waits.
 package pagestore
