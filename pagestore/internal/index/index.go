@@ -15,6 +15,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"thaw/pagestore/internal/pack"
 )
@@ -136,7 +137,7 @@ func guard(fn func() error) (err error) {
 		}
 	}()
 	err = fn()
-	if errno := syscall.Errno(0); err == nil || errors.As(err, &errno) || errors.Is(err, bolt.ErrTimeout) {
+	if errno := syscall.Errno(0); err == nil || errors.As(err, &errno) || errors.Is(err, bolterrors.ErrTimeout) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", errDamaged, err)
