@@ -163,9 +163,12 @@ func (m *Mapped) Verify(page uint32, max int) (n int, err error) {
 // finds them ready; stop, asked now and then, ends it early. What is wrong with a page shows when it is used.
 func (m *Mapped) Prefetch(page uint32, n int, stop func() bool) {
 	for end := m.end(page, n); page < end && !stop(); page += stepPages {
-		step := min(end-page, stepPages)
-		mapping.Fill(m.file, Offset(page), int64(step)*PageSize)
-		_, _ = m.Verify(page, int(step))
+		step := int(min(end-page, stepPages))
+		if m.Verified(page, step) == step { // but perhaps dropped from memory since
+			mapping.Fill(m.file, Offset(page), int64(step)*PageSize)
+		} else {
+			_, _ = m.Verify(page, step)
+		}
 	}
 }
 
