@@ -5,7 +5,9 @@
 . "$(dirname "$0")/lib.sh"
 
 suite=trixie
-debian_packages=python3,python3-pip,ca-certificates,python3-torch,python3-numpy,python3-scipy,python3-sklearn,python3-requests,python3-yaml,python3-tqdm,python3-filelock,python3-fsspec,python3-packaging,python3-typing-extensions,python3-joblib,python3-threadpoolctl,python3-pil
+# libopenblas0-openmp: without it Debian's torch computes with the reference BLAS, ten times slower, and the time of a
+# call hides what the restore costs.
+debian_packages=python3,python3-pip,ca-certificates,python3-torch,libopenblas0-openmp,python3-numpy,python3-scipy,python3-sklearn,python3-requests,python3-yaml,python3-tqdm,python3-filelock,python3-fsspec,python3-packaging,python3-typing-extensions,python3-joblib,python3-threadpoolctl,python3-pil
 python_packages=$(cat "$repo/scripts/rootfs-requirements.txt")
 
 tree=$deps/rootfs
