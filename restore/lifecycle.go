@@ -117,8 +117,11 @@ func (a *addressSpace) failPage(home, image uint64, cause error) bool {
 	case FailureHold:
 		return false
 	case FailurePoison:
-		if a.poisonHome(home) {
+		switch a.poisonHome(home) {
+		case installed:
 			return true
+		case deferred:
+			return false // in the middle of an mremap or the like: again when it is over
 		}
 	}
 	if a.kill() {
@@ -129,12 +132,12 @@ func (a *addressSpace) failPage(home, image uint64, cause error) bool {
 }
 
 // poisonHome poisons the page of a home, wherever that is mapped now.
-func (a *addressSpace) poisonHome(home uint64) bool {
+func (a *addressSpace) poisonHome(home uint64) outcome {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	addr, _, ok := a.pages.locate(home, PageSize)
 	if a.gone || !ok {
-		return true
+		return installed
 	}
 	return a.poison(span{addr, addr + PageSize})
 }
@@ -289,7 +292,7 @@ func (a *addressSpace) poisonContent() bool {
 		for at := p.start; at < p.end; {
 			pl := a.pages.lookup(at)
 			end := min(at+pl.pages*PageSize, p.end)
-			if !pl.zero && !a.poison(span{at, end}) {
+			if !pl.zero && a.poison(span{at, end}) != installed {
 				return false
 			}
 			at = end

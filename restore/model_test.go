@@ -351,3 +351,40 @@ func TestStormsWhileStreaming(t *testing.T) {
 	}
 	expect(t, f.target, home, read)
 }
+
+// TestMovesRaceWithTheStream moves small mappings while the stream is installing their pages. The kernel may answer that
+// nothing is registered where a mapping has just left, before it looks whether the address space is changing; a stream
+// that believes it loses the pages.
+func TestMovesRaceWithTheStream(t *testing.T) {
+	const regions, pages = 96, 8
+	src := newTestSource(regions * pages)
+	for round := range 20 {
+		l := &Layout{}
+		for i := range uint64(regions) {
+			r := at(i*slotStride, pages)
+			l.Regions = append(l.Regions, Region{Start: r.Start, End: r.End})
+			l.Extents = append(l.Extents, Extent{Addr: r.Start, Pages: pages, Image: i * pages})
+		}
+		f := begin(t, l, src, Options{Workers: 2})
+		f.Registered()
+		var moves []*uffdtest.Call[uint64]
+		for i := range uint64(regions) {
+			moves = append(moves, f.target.Mremap(at(i*slotStride, pages), pages*pg, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, at((regions+i)*slotStride, 1).Start))
+		}
+		for _, m := range moves {
+			m.Must()
+		}
+		if err := f.wait(); err != nil {
+			t.Fatal(err)
+		}
+		for i := range uint64(regions) {
+			expect(t, f.target, at((regions+i)*slotStride, pages), func(addr uint64) []byte {
+				return src.page(i*pages + (addr-base)/pg - (regions+i)*slotStride)
+			})
+		}
+		if t.Failed() {
+			t.Fatalf("round %d", round)
+		}
+		f.target.Kill()
+	}
+}

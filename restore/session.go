@@ -77,6 +77,7 @@ type Session struct {
 	added      []Process       // protected by mu; handed over by Add, taken by the reader
 	registered bool            // protected by mu
 	held       []fault         // protected by mu; of pages that cannot be had, on their way to the reader
+	returned   []job           // protected by mu; chunks that the reader has begun and left to the workers
 	aborted    error           // protected by mu
 	draining   bool            // protected by mu
 	stopping   bool            // protected by mu; stream workers end

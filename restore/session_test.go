@@ -626,3 +626,37 @@ func TestDrainEndsTheWaitForTheRate(t *testing.T) {
 		t.Errorf("Run() = %v", err)
 	}
 }
+
+func TestNothingRegisteredIsNotBelievedWhileTheAddressSpaceChanges(t *testing.T) {
+	target := uffdtest.Start(t)
+	target.Map(at(0, 10)).Must()
+	fd := target.Open(uffdtest.CRIUFeatures).Must()
+	target.Register(at(0, 10), uffd.ModeMissing).Must()
+	s, err := NewSession(&Options{Source: newTestSource(10)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.wake.close()
+	defer fd.Close()
+	a := s.newSpace(Process{FD: fd, Layout: oneRegion(10, 10)})
+	none := uffd.Result{Outcome: uffd.NotRegistered}
+
+	if got := a.trueOutcome(none).Outcome; got != uffd.NotRegistered {
+		t.Errorf("at rest: %v", got)
+	}
+	unmap := target.Munmap(at(0, 5)) // sleeps until its event is read
+	ready := []unix.PollFd{{Fd: int32(fd.Fd()), Events: unix.POLLIN}}
+	if n, err := unix.Poll(ready, 30_000); n != 1 {
+		t.Fatalf("no event: %v", err)
+	}
+	if got := a.trueOutcome(none).Outcome; got != uffd.Again {
+		t.Errorf("with an event unread: %v, want Again", got)
+	}
+	if _, _, err := newReader(s).read(a); err != nil {
+		t.Fatal(err)
+	}
+	unmap.Must()
+	if got := a.trueOutcome(none).Outcome; got != uffd.NotRegistered {
+		t.Errorf("afterwards: %v", got)
+	}
+}

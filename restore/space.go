@@ -116,24 +116,47 @@ func (a *addressSpace) install(w want) (outcome, uint64) {
 		pl.pages = uint64(n)
 		return a.installZero(w, pl)
 	}
-	res := a.fd.Copy(w.addr, data[:n*PageSize], 0)
+	res := a.copyRLocked(w.addr, data[:n*PageSize])
 	if res.Outcome == uffd.NotRegistered && n > 1 {
 		// The mapping ends, or was split, before the neighbours do.
-		res = a.fd.Copy(w.addr, data[:PageSize], 0)
+		res = a.copyRLocked(w.addr, data[:PageSize])
 	}
 	return a.settle(w.addr, res, classDemand)
+}
+
+// copyRLocked is the copying ioctl. Preconditions: a.mu is held, shared at least, since addr was looked up.
+func (a *addressSpace) copyRLocked(addr uint64, data []byte) uffd.Result {
+	return a.trueOutcome(a.fd.Copy(addr, data, 0))
+}
+
+// trueOutcome corrects a result by which nothing is registered at an address. The kernel looks for the mapping before it
+// looks whether the address space is changing (mfill_atomic in mm/userfaultfd.c), so a page that is being moved away can
+// get that answer, too, and to believe it would lose the page. But an event of such a change is still unread, because
+// a.mu keeps the reader out since the address was looked up.
+func (a *addressSpace) trueOutcome(res uffd.Result) uffd.Result {
+	if res.Outcome == uffd.NotRegistered && a.changing() {
+		res.Outcome = uffd.Again
+	}
+	return res
+}
+
+// changing reports whether an event has been raised that has not been dealt with. The probe copies nothing: no address
+// space begins at 0, but the kernel looks at that later.
+func (a *addressSpace) changing() bool {
+	return a.fd.Copy(0, zeros[:PageSize], 0).Outcome == uffd.Again
 }
 
 func (a *addressSpace) installZero(w want, pl place) (outcome, uint64) {
 	n := min(uint64(w.zero), pl.pages)
 	if !w.write && n == 1 {
 		// One shared page for all that is only read; a later write is an ordinary copy on write.
-		return a.settle(w.addr, a.fd.Zeropage(uffd.Range{Start: w.addr, End: w.addr + PageSize}, 0), classZero)
+		res := a.fd.Zeropage(uffd.Range{Start: w.addr, End: w.addr + PageSize}, 0)
+		return a.settle(w.addr, a.trueOutcome(res), classZero)
 	}
 	// A copy of zeros, not the zero page: the thread is about to write.
-	res := a.fd.Copy(w.addr, zeros[:n*PageSize], 0)
+	res := a.copyRLocked(w.addr, zeros[:n*PageSize])
 	if res.Outcome == uffd.NotRegistered && n > 1 {
-		res = a.fd.Copy(w.addr, zeros[:PageSize], 0)
+		res = a.copyRLocked(w.addr, zeros[:PageSize])
 	}
 	return a.settle(w.addr, res, classZero)
 }
@@ -183,27 +206,27 @@ func (a *addressSpace) lost() {
 	}
 }
 
-// poison makes every page of r that is still missing and has content deadly to touch. It returns false if the kernel
-// cannot do that.
-func (a *addressSpace) poison(r span) bool {
+// poison makes every page of r that is still missing and has content deadly to touch. Returns deferred if the address
+// space is changing and failed if the kernel cannot do it; some pages may have been poisoned then. Preconditions: a.mu is
+// held, shared at least, since r was looked up.
+func (a *addressSpace) poison(r span) outcome {
 	for r.start < r.end {
-		res := a.fd.Poison(uffd.Range{Start: r.start, End: r.end}, 0)
+		res := a.trueOutcome(a.fd.Poison(uffd.Range{Start: r.start, End: r.end}, 0))
 		r.start += res.Bytes
 		switch res.Outcome {
-		case uffd.Done, uffd.Gone:
-			return true
+		case uffd.Done, uffd.Gone, uffd.Closed:
+			return installed
 		case uffd.Exists, uffd.NotRegistered:
 			r.start += PageSize
 		case uffd.Again:
-			// Partly done, or the address space is changing: the caller has read all events that there were.
 			if res.Bytes == 0 {
-				return false
+				return deferred
 			}
 		default:
-			return false
+			return failed
 		}
 	}
-	return true
+	return installed
 }
 
 // kill stops the process at once. It reports false if there is no handle on it.

@@ -53,30 +53,31 @@ func (w *waker) wake() {
 	}
 }
 
-// wait blocks until a descriptor is ready or timeout is over; a negative timeout is none. Wake-ups are consumed and
-// not reported. It returns the ready events in buf.
-func (w *waker) wait(buf []unix.EpollEvent, timeout time.Duration) ([]unix.EpollEvent, error) {
+// wait blocks until a descriptor is ready, somebody calls wake, or timeout is over; a negative timeout is none. It
+// returns the ready events in buf, and whether there was a wake-up, which it consumes.
+func (w *waker) wait(buf []unix.EpollEvent, timeout time.Duration) (ready []unix.EpollEvent, woken bool, err error) {
 	ms := -1
 	if timeout >= 0 {
 		ms = int((timeout + time.Millisecond - 1) / time.Millisecond)
 	}
 	n, err := unix.EpollWait(w.epoll, buf, ms)
 	if err == unix.EINTR {
-		return nil, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	ready := buf[:0]
+	ready = buf[:0]
 	for _, e := range buf[:n] {
 		if int(e.Fd) == w.event {
 			var sink [8]byte
 			unix.Read(w.event, sink[:])
+			woken = true
 			continue
 		}
 		ready = append(ready, e)
 	}
-	return ready, nil
+	return ready, woken, nil
 }
 
 func (w *waker) close() {
