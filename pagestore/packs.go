@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"thaw/pagestore/internal/pack"
 )
@@ -20,7 +21,7 @@ type packKey struct {
 type openPack struct {
 	key    packKey
 	mapped *pack.Mapped
-	refs   int // protected by Store.mu
+	refs   int // protected by Store.mu; 0: in Store.mu.idle
 }
 
 // acquirePack opens a pack or shares an open one. Errors wrap ErrMissingPack, ErrCorrupt or ErrVersion.
@@ -47,9 +48,14 @@ func (s *Store) sharePack(key packKey) *openPack {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.mu.packs[key]
-	if p != nil {
-		p.refs++
+	if p == nil {
+		return nil
 	}
+	if p.refs == 0 {
+		i := slices.Index(s.mu.idle, p)
+		s.mu.idle = slices.Delete(s.mu.idle, i, i+1)
+	}
+	p.refs++
 	return p
 }
 
@@ -71,16 +77,42 @@ func (s *Store) addPack(p *openPack) *openPack {
 	return other
 }
 
-// releasePack gives back a reference. The last one unmaps the pack, so that the next open checks its pages anew.
+// releasePack gives back a reference. With the last one the pack becomes idle; see Options.KeepPacks.
 func (s *Store) releasePack(p *openPack) {
 	s.mu.Lock()
 	p.refs--
-	last := p.refs == 0
-	if last {
+	if p.refs == 0 {
+		p.mapped.Rest()
+		s.mu.idle = append(s.mu.idle, p)
+	}
+	keep := s.opts.KeepPacks
+	if s.mu.closed {
+		keep = 0
+	}
+	s.mu.Unlock()
+	s.closeIdle(keep)
+}
+
+// closeIdle closes idle packs until at most keep are left, those first that were deleted, then the longest idle.
+func (s *Store) closeIdle(keep int) {
+	var drop []*openPack
+	s.mu.Lock()
+	s.mu.idle = slices.DeleteFunc(s.mu.idle, func(p *openPack) bool {
+		if !p.mapped.Deleted() {
+			return false
+		}
+		drop = append(drop, p)
+		return true
+	})
+	if n := len(s.mu.idle) - keep; n > 0 {
+		drop = append(drop, s.mu.idle[:n]...)
+		s.mu.idle = slices.Delete(s.mu.idle, 0, n)
+	}
+	for _, p := range drop {
 		delete(s.mu.packs, p.key)
 	}
 	s.mu.Unlock()
-	if last {
+	for _, p := range drop {
 		p.mapped.Close() // munmap of a whole mapping does not fail
 	}
 }

@@ -2,9 +2,9 @@ package restore
 
 // How much comes with a page that a thread waits for, if it is at hand.
 const (
-	// minAround is what comes along for a fault anywhere: 32 KiB cost 10 us more than 4 KiB and save, in code that
+	// minAround is what comes along for a fault anywhere: 64 KiB cost 20 us more than 4 KiB and save, in code that
 	// walks through objects, most of the faults that would follow.
-	minAround = 8
+	minAround = 16
 	// maxAround bounds the window of faults that follow one another upwards: 256 KiB is where a single copy reaches
 	// its full speed, and takes about 80 us.
 	maxAround = 64

@@ -25,6 +25,9 @@ var errSourceMemory = errors.New("the page's memory could not be read")
 // loggedFailures is how many failed pages of a session are logged as errors.
 const loggedFailures = 10
 
+// loadPages is how much is brought from storage for one fault: 256 KiB, which take a local disk little longer than 4 KiB.
+const loadPages = 64
+
 // holdRetry is how long a page that cannot be had is held before its source is asked again.
 const holdRetry = time.Second
 
@@ -72,7 +75,7 @@ func (s *Session) load(ctx context.Context, q loadRequest) {
 			if pl.zero {
 				continue
 			}
-			if _, _, err := s.opts.Source.Load(pl.image, int(min(uint64(q.want.data), pl.pages))); err != nil {
+			if _, _, err := s.opts.Source.Load(pl.image, int(min(loadPages, pl.pages))); err != nil {
 				if !q.a.failPage(pl.home, pl.image, err) {
 					s.hold(fault{a: q.a, want: q.want, since: q.since, tryAt: time.Now().Add(holdRetry)})
 				}

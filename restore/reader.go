@@ -114,7 +114,11 @@ func (r *reader) stream() bool {
 		}
 		r.job = j
 	}
-	n, ok := r.job.copyReady(busyPages)
+	limit := uint64(busyPages)
+	if s.faultedLately() {
+		limit = eagerPages
+	}
+	n, ok := r.job.copyReady(limit)
 	switch {
 	case !ok:
 		s.returnJob(r.job)

@@ -8,9 +8,12 @@ import (
 	"thaw/pagestore"
 )
 
+// keepPacks is how many packs stay open between restores: 16 GiB of address space if they are full.
+const keepPacks = 64
+
 // OpenStore opens the store in dir; where there is nothing yet it makes one.
 func OpenStore(dir string, log *slog.Logger) (*pagestore.Store, error) {
-	opts := &pagestore.Options{Logger: log}
+	opts := &pagestore.Options{KeepPacks: keepPacks, Logger: log}
 	store, err := pagestore.Open(dir, opts)
 	if !errors.Is(err, pagestore.ErrNotStore) {
 		return store, err

@@ -85,6 +85,13 @@ func Fill(f *os.File, off, n int64) {
 	}
 }
 
+// Forget takes the pages of a mapping out of the page tables. They stay in the page cache, but nothing holds them there.
+func Forget(data []byte) {
+	if len(data) > 0 {
+		_ = unix.Madvise(data, unix.MADV_DONTNEED)
+	}
+}
+
 // Guard makes faults on mapped memory panic in the calling goroutine, for [Recover] to catch. It returns what Recover
 // needs to restore. Use them as a pair, with err a named result:
 //

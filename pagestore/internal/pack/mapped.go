@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+	"golang.org/x/sys/unix"
 
 	"thaw/pagestore/internal/mapping"
 )
@@ -111,6 +112,15 @@ func (m *Mapped) ID() ID { return m.id }
 
 // Pages returns how many pages the pack has.
 func (m *Mapped) Pages() uint32 { return m.pages }
+
+// Deleted reports whether the pack's file has no name any more.
+func (m *Mapped) Deleted() bool {
+	var st unix.Stat_t
+	return unix.Fstat(int(m.file.Fd()), &st) == nil && st.Nlink == 0
+}
+
+// Rest gives the pack's memory back to the page cache, where the kernel can drop it; nothing else is forgotten.
+func (m *Mapped) Rest() { mapping.Forget(m.data) }
 
 // Bytes returns n pages from page on, straight from the mapping: valid until Close, not to be written to. Storage
 // that fails makes a read of them a SIGBUS, so hand them to the kernel or read them under a guard.
