@@ -173,7 +173,7 @@ func (m *addressMap) cut(r span) []piece {
 	return out
 }
 
-// insert puts a piece into the map, where nothing overlaps it, and joins it with neighbours that continue it.
+// insert puts a piece into the map, where nothing overlaps it, and joins it with neighbors that continue it.
 func (m *addressMap) insert(p piece) {
 	i := m.at(p.start)
 	if p.start != p.home {

@@ -12,7 +12,7 @@ const (
 	maxZeroPages = 128
 )
 
-// aroundState recognises faults that follow one another upwards, and lets the window grow with them. One for each
+// aroundState recognizes faults that follow one another upwards, and lets the window grow with them. One for each
 // address space: two threads that stream at the same time take each other's growth away, and still get minAround.
 type aroundState struct {
 	next   uint64 // the address at which the last window ended

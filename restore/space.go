@@ -118,7 +118,7 @@ func (a *addressSpace) install(w want) (outcome, uint64) {
 	}
 	res := a.copyRLocked(w.addr, data[:n*PageSize])
 	if res.Outcome == uffd.NotRegistered && n > 1 {
-		// The mapping ends, or was split, before the neighbours do.
+		// The mapping ends, or was split, before the neighbors do.
 		res = a.copyRLocked(w.addr, data[:PageSize])
 	}
 	return a.settle(w.addr, res, classDemand)

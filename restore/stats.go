@@ -40,7 +40,7 @@ func (o outcome) String() string {
 type class uint8
 
 const (
-	classDemand class = iota // content that a thread waited for, with its neighbours in the same call
+	classDemand class = iota // content that a thread waited for, with its neighbors in the same call
 	classStream              // content that nobody had asked for yet
 	classZero                // zeros that a thread waited for
 

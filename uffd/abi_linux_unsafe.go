@@ -83,8 +83,8 @@ const (
 	ioContinue     = iocReadWrite | unsafe.Sizeof(installArg{})<<iocSize | iocType | nrContinue
 	ioPoison       = iocReadWrite | unsafe.Sizeof(installArg{})<<iocSize | iocType | nrPoison
 
-	// ioNew is the only ioctl of /dev/userfaultfd; its argument is a number.
-	ioNew = iocType | 0
+	// ioNew is ioctl 0, the only one of /dev/userfaultfd; its argument is a number.
+	ioNew = iocType
 )
 
 // retry makes a system call again until no signal interrupts it. Every system call of this package that a

@@ -8,8 +8,10 @@ import (
 func TestShutWaitsForUsers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate()
-		if !g.enter() || !g.enter() {
-			t.Fatal("an open gate refuses")
+		for range 2 {
+			if !g.enter() {
+				t.Fatal("an open gate refuses")
+			}
 		}
 		const closers = 3
 		firsts := make(chan bool, closers)

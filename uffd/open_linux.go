@@ -3,6 +3,7 @@
 package uffd
 
 import (
+	"errors"
 	"fmt"
 	"syscall"
 
@@ -27,12 +28,12 @@ func open(userMode bool) (int, error) {
 	if fd, deviceErr := openDevice(flags); deviceErr == nil {
 		return fd, nil
 	}
-	switch err {
-	case unix.ENOSYS:
+	switch {
+	case errors.Is(err, unix.ENOSYS):
 		return -1, fmt.Errorf("userfaultfd: %w: the kernel was built without it", ErrNotSupported)
-	case unix.EINVAL:
+	case errors.Is(err, unix.EINVAL):
 		return -1, fmt.Errorf("userfaultfd: user mode only: %w: needs Linux 5.11", ErrNotSupported)
-	case unix.EPERM:
+	case errors.Is(err, unix.EPERM):
 		return -1, fmt.Errorf("userfaultfd: %w: needs CAP_SYS_PTRACE, vm.unprivileged_userfaultfd=1 or access to %s", err, devicePath)
 	}
 	return -1, fmt.Errorf("userfaultfd: %w", err)

@@ -91,7 +91,7 @@ func findings(r *pagestore.VerifyReport) *verified {
 	}
 	for _, b := range r.BadPages {
 		page := b.Page
-		add(finding{What: "page", Message: b.PageError.Error(), Pack: b.Pack.String(), Page: &page}, b.Snapshots)
+		add(finding{What: "page", Message: b.Error(), Pack: b.Pack.String(), Page: &page}, b.Snapshots)
 	}
 	return v
 }

@@ -160,7 +160,7 @@ func (p *place) serve(t *testing.T, args ...string) *server {
 	t.Cleanup(func() {
 		s.cmd.Process.Kill()
 		<-s.ended
-		s.Client.Close()
+		s.Close()
 		if t.Failed() {
 			t.Logf("thawd's log:\n%s", s.log)
 		}

@@ -72,7 +72,7 @@ func ReceiveFull(c *net.UnixConn, p []byte, want int) (Message, error) {
 		piece, err := receiveAny(c, p[m.N:], oob)
 		m.N += piece.N
 		m.FDs = append(m.FDs, piece.FDs...)
-		if err == io.EOF && m.N > 0 {
+		if errors.Is(err, io.EOF) && m.N > 0 {
 			err = io.ErrUnexpectedEOF
 		}
 		// A peer that attaches descriptors to each byte must not fill our table before it is found out.

@@ -117,7 +117,7 @@ func writePages(t testing.TB, dir, name string, id uint32, pages []*pagemap.Page
 		if e.NrPages == nil {
 			n = uint64(e.GetCompatNrPages())
 		}
-		if e.GetFlags()&flagPresent == 0 && !(e.Flags == nil && !e.GetInParent()) {
+		if e.GetFlags()&flagPresent == 0 && (e.Flags != nil || e.GetInParent()) {
 			continue
 		}
 		for i := range n {
