@@ -208,6 +208,11 @@ func (a *addressSpace) streamJob(ctx context.Context, j *job) bool {
 	}
 	for done := false; !done; {
 		home, image, pages := j.next(chunkPages)
+		// What comes from storage comes in one piece, however little is copied at a time. What is wrong with it shows when
+		// it is copied.
+		if _, n := a.s.opts.Source.Ready(image, int(pages)); n < int(pages) {
+			a.s.opts.Source.Load(image, int(pages))
+		}
 		if !a.streamRun(ctx, home, image, pages) {
 			return false
 		}
