@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -72,9 +73,10 @@ func TestDumpOfAProcessThatIsNotThereSaysWhy(t *testing.T) {
 	if err := cmd.Run(); err != nil {
 		t.Fatal(err)
 	}
-	err := tools.DumpProcess(t.Context(), cmd.Process.Pid, DumpOptions{Images: dir + "/images", Work: dir + "/work"})
+	work := filepath.Join(dir, "dumping")
+	err := tools.DumpProcess(t.Context(), cmd.Process.Pid, DumpOptions{Images: filepath.Join(dir, "images"), Work: work})
 	failure, ok := errors.AsType[*Error](err)
-	if !ok || failure.Log != dir+"/work/dump.log" || len(failure.Lines) == 0 {
+	if !ok || failure.Log != filepath.Join(work, "dump.log") || len(failure.Lines) == 0 {
 		t.Errorf("got %v, want an *Error with CRIU's log and lines", err)
 	}
 }

@@ -228,7 +228,7 @@ func TestSignalsDoNotReachTheGuard(t *testing.T) {
 
 func TestWithThePrivilegeTheGuardIsHardToKill(t *testing.T) {
 	if !mayRaiseLimits(t) {
-		t.Skip("needs CAP_SYS_RESOURCE: run the tests with sudo")
+		t.Skip("needs CAP_SYS_RESOURCE, which root has unless its container or machine took it away")
 	}
 	g := start(t)
 	adj, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", g.PID()))
