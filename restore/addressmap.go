@@ -36,13 +36,17 @@ func newAddressMap(l *Layout) addressMap {
 	return m
 }
 
-// forChild returns the map of a child that was forked at this moment.
-func (m *addressMap) forChild() addressMap {
+// forChild returns the map of a child that was forked at this moment, in which the wiped ranges read as zeros. If they are not
+// known it is those that were to be wiped when the snapshot was taken.
+func (m *addressMap) forChild(wiped []span, known bool) addressMap {
 	c := addressMap{layout: m.layout, pieces: make([]piece, 0, len(m.pieces))}
 	for _, p := range m.pieces {
-		if !p.wipe {
+		if known || !p.wipe {
 			c.add(p)
 		}
+	}
+	for _, r := range wiped {
+		c.remove(r)
 	}
 	return c
 }

@@ -146,10 +146,20 @@ func TestForkedChildStartsWithParentsMap(t *testing.T) {
 	m, model := newAddressMap(l), newModelMap(160, l)
 	m.remap(10*pg, 130*pg, 5*pg)
 	model.remap(10*pg, 130*pg, 5*pg)
-	c := m.forChild()
+	c := m.forChild(nil, false)
 	m.remove(span{0, 160 * pg}) // the parent's later changes are its own
 	model.remove(span{30 * pg, 50 * pg})
 	checkMap(t, &c, model) // the region marked MADV_WIPEONFORK is zero in the child
+}
+
+func TestWhatIsWipedByNowIsZeroInTheChild(t *testing.T) {
+	l := testLayout()
+	m, model := newAddressMap(l), newModelMap(160, l)
+	// What the snapshot said of [30, 50) was taken back, and said of a part of another region instead.
+	wiped := span{12 * pg, 15 * pg}
+	c := m.forChild([]span{wiped}, true)
+	model.remove(wiped)
+	checkMap(t, &c, model)
 }
 
 func TestPiecesJoinWhenMemoryMovesBackHome(t *testing.T) {

@@ -44,6 +44,10 @@
 // that are still missing are then taken for zeros. Kernel: mm/mmap.c releases the lock before
 // userfaultfd_unmap_complete.
 //
+// BUG(thaw): whether a forked child sees zeros in a range (MADV_WIPEONFORK) is read from /proc when the fork is read. Advice that
+// another thread gives between the two counts wrongly; and for children of children, whose process is not known, what the
+// snapshot said counts.
+//
 // # Goroutines and locks
 //
 // [Session.Run] owns all goroutines and returns when they have ended: one reader on a locked thread (it alone reads

@@ -57,6 +57,12 @@ func (f *freeze) thaw(t *testing.T, dir string, opts restore.Options) *thaw {
 	}
 	src, layouts, err := source()
 	must(t, err)
+	return f.serve(t, dir, src, layouts, opts)
+}
+
+// serve restores from dir with what lacks brought by a session.
+func (f *freeze) serve(t *testing.T, dir string, src *ImageSource, layouts map[int]restore.Layout, opts restore.Options) *thaw {
+	t.Helper()
 	t.Cleanup(func() { src.Close() })
 	opts.Source = src
 	session, err := restore.NewSession(&opts)
@@ -98,6 +104,7 @@ func TestTreesComeBackByteForByte(t *testing.T) {
 		{"madvise and munmap drop pages", []string{"drops"}, []string{"root"}},
 		{"ranges of 5 GiB are dropped whole", []string{"huge"}, []string{"root"}},
 		{"children, grandchildren and exec", []string{"forks"}, []string{"root"}},
+		{"advice about forks that is given later", []string{"wipes"}, []string{"root"}},
 		{"threads fault at once", []string{"threads"}, []string{"root"}},
 		{"faults while the address space changes", []string{"storm"}, []string{"root"}},
 		{"locked, guarded and shared memory", []string{"locked"}, []string{"root"}},

@@ -19,7 +19,7 @@ import time
 PAGE = 4096
 PROT_RW, PRIVATE_ANON, NORESERVE = 3, 0x22, 0x4000
 MAYMOVE, FIXED, DONTUNMAP = 1, 2, 4
-DONTNEED, DONTFORK, WIPEONFORK = 4, 10, 18
+DONTNEED, DONTFORK, WIPEONFORK, KEEPONFORK = 4, 10, 18, 19
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = libc.mremap.restype = ctypes.c_void_p
@@ -235,6 +235,29 @@ def forks():
         a.verify("the parent's after forks")
         wiped.verify("wiped, in the parent")
         kept.verify("not inherited, in the parent")
+
+    return [], after
+
+
+def wipes():
+    # Advice about forks that is given and taken back after the restore, of which userfaultfd tells nothing.
+    a, late, taken = Area(300).fill(0, 300, 24), Area(200).fill(0, 200, 25), Area(200).fill(0, 200, 26)
+    taken.advise(0, 200, WIPEONFORK)
+
+    def child():
+        mine = Area.__new__(Area)
+        mine.addr, mine.npages, mine.want = late.addr + 50 * PAGE, 100, {}
+        mine.verify("wiped in the child since lately")
+        late.verify("not wiped in the child", [*range(50), *range(150, 200)])
+        taken.verify("no longer wiped in the child")
+        a.verify("the child's copy")
+
+    def after():
+        late.advise(50, 100, WIPEONFORK)
+        taken.advise(0, 200, KEEPONFORK)
+        in_child("child", child)
+        late.verify("wiped in children, in the parent")
+        taken.verify("no longer wiped in children, in the parent")
 
     return [], after
 
