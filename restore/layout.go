@@ -83,6 +83,48 @@ func (l *Layout) Validate() error {
 	return nil
 }
 
+// Without returns the layout without some of its content, and without the addresses of it: memory that somebody else brings.
+// The extents are sorted by address, do not overlap, and lie each inside one region.
+func (l *Layout) Without(extents []Extent) Layout {
+	var out Layout
+	rest := extents
+	for _, r := range l.Regions {
+		for len(rest) > 0 && rest[0].Addr < r.End {
+			if r.Start < rest[0].Addr {
+				before := r
+				before.End = rest[0].Addr
+				out.Regions = append(out.Regions, before)
+			}
+			r.Start = rest[0].end()
+			rest = rest[1:]
+		}
+		if r.Start < r.End {
+			out.Regions = append(out.Regions, r)
+		}
+	}
+	rest = extents
+	for _, e := range l.Extents {
+		for len(rest) > 0 && rest[0].end() <= e.Addr {
+			rest = rest[1:]
+		}
+		for len(rest) > 0 && rest[0].Addr < e.end() {
+			if e.Addr < rest[0].Addr {
+				out.Extents = append(out.Extents, Extent{e.Addr, (rest[0].Addr - e.Addr) / PageSize, e.Image})
+			}
+			skip := (min(rest[0].end(), e.end()) - e.Addr) / PageSize
+			e = Extent{e.Addr + skip*PageSize, e.Pages - skip, e.Image + skip}
+			if e.Pages == 0 {
+				break
+			}
+			rest = rest[1:]
+		}
+		if e.Pages > 0 {
+			out.Extents = append(out.Extents, e)
+		}
+	}
+	return out
+}
+
 // extentAt returns the index of the first extent that ends after addr: the one that holds addr, or the next one.
 func (l *Layout) extentAt(addr uint64) int {
 	return sort.Search(len(l.Extents), func(i int) bool { return l.Extents[i].end() > addr })
