@@ -20,7 +20,7 @@ var mayImport = map[string][]string{
 	"thaw/pagestore":                 {"thaw/pagestore/internal/...", "thaw/internal/durable"},
 	"thaw/pagestore/internal/...":    {"thaw/pagestore/internal/...", "thaw/internal/durable"},
 	"thaw/restore":                   {"thaw/uffd"},
-	"thaw/restore/criu":              {"thaw/restore", "thaw/uffd", "thaw/internal/..."},
+	"thaw/restore/criu":              {"thaw/restore", "thaw/restore/criu/internal/...", "thaw/uffd", "thaw/internal/..."},
 	"thaw/restore/criu/internal/...": {"thaw/restore", "thaw/uffd", "thaw/internal/..."},
 	"thaw/restore/guard":             {"thaw/uffd", "thaw/internal/..."},
 	"thaw/restore/criu/lazypages":    {"thaw/restore", "thaw/restore/criu", "thaw/uffd", "thaw/internal/..."},

@@ -21,6 +21,8 @@ const (
 	magicCore      magic = 0x55053847
 	magicMM        magic = 0x57492820
 	magicPagemap   magic = 0x56084025
+	magicFiles     magic = 0x56303138
+	magicMounts    magic = 0x55563928
 )
 
 // maxEntry bounds the size of one record in bytes. The largest in real images is the memory map of a task: 65530
@@ -203,12 +205,16 @@ func (iw *imageWriter) record(m proto.Message) {
 	if iw.err != nil {
 		return
 	}
-	if iw.buf, iw.err = (proto.MarshalOptions{}).MarshalAppend(iw.buf[:0], m); iw.err != nil {
-		return
+	if iw.buf, iw.err = (proto.MarshalOptions{}).MarshalAppend(iw.buf[:0], m); iw.err == nil {
+		iw.raw(iw.buf)
 	}
-	iw.word(uint32(len(iw.buf)))
+}
+
+// raw writes a record that is encoded already.
+func (iw *imageWriter) raw(record []byte) {
+	iw.word(uint32(len(record)))
 	if iw.err == nil {
-		_, iw.err = iw.w.Write(iw.buf)
+		_, iw.err = iw.w.Write(record)
 	}
 }
 

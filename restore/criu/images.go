@@ -35,9 +35,11 @@ type Images struct {
 	// Tasks is the process tree in the order of the images, parents before their children.
 	Tasks []Task
 
-	dir    string
-	chain  *chain
-	shared []segment
+	dir      string
+	chain    *chain
+	backings backings
+	memory   map[int]*memoryMap // by pid; of tasks that are no zombies
+	shared   []segment
 }
 
 // A segment is a shared memory segment. It is never lazy.
@@ -51,23 +53,23 @@ type segment struct {
 //
 // The caller closes the Images.
 func Open(dir string) (*Images, error) {
-	return open(dir, (*chain).runs)
+	return open(dir, (*chain).runs, nil)
 }
 
 // OpenRemote is Open for images whose lazy pages come from a page server. Only the pages that `criu restore
 // --lazy-pages` leaves out are listed, each as Remote, and no pages file is needed.
 func OpenRemote(dir string) (*Images, error) {
-	return open(dir, (*chain).remoteRuns)
+	return open(dir, (*chain).remoteRuns, nil)
 }
 
-func open(dir string, runs func(*chain, string) ([]Run, error)) (*Images, error) {
+func open(dir string, runs func(*chain, string) ([]Run, error), find func(string) (Backing, error)) (*Images, error) {
 	c, err := openChain(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open images in %s: %w", dir, err)
 	}
-	im := &Images{dir: dir, chain: c}
+	im := &Images{dir: dir, chain: c, backings: backings{find: find}, memory: make(map[int]*memoryMap)}
 	if err := im.load(runs); err != nil {
-		c.close()
+		im.Close()
 		return nil, fmt.Errorf("open images in %s: %w", dir, err)
 	}
 	return im, nil
@@ -79,6 +81,9 @@ func (im *Images) load(runs func(*chain, string) ([]Run, error)) error {
 	}
 	tree, err := readImage(filepath.Join(im.dir, "pstree.img"), "pstree.img", magicPstree, parsePstree)
 	if err != nil {
+		return err
+	}
+	if err := im.backings.load(im.dir); err != nil {
 		return err
 	}
 	for _, pid := range tree.pids {
@@ -107,12 +112,16 @@ func (im *Images) loadTask(pid int, runs func(*chain, string) ([]Run, error)) (T
 	if err != nil {
 		return t, err
 	}
-	t.Regions = mem.regions()
+	im.memory[pid] = mem
 	name = fmt.Sprintf("pagemap-%d.img", pid)
 	pages, err := runs(im.chain, name)
 	if err != nil {
 		return t, err
 	}
+	if pages, err = im.restoreAnonymous(mem, pages); err != nil {
+		return t, err
+	}
+	t.Regions = mem.regions()
 	t.Lazy, t.Eager, err = mem.classify(pages, name)
 	return t, err
 }
@@ -148,11 +157,8 @@ func imageID(name, prefix string) (string, bool) {
 	return strings.CutSuffix(rest, ".img")
 }
 
-// Files returns the pages files that runs refer to. They belong to the Images and are closed with it.
-func (im *Images) Files() []*os.File { return im.chain.files }
-
-// Close closes the pages files.
-func (im *Images) Close() error { return im.chain.close() }
+// Close closes the files of which the pages are.
+func (im *Images) Close() error { return errors.Join(im.chain.close(), im.backings.close()) }
 
 // parseInventory reads inventory.img and returns the version of the format.
 func parseInventory(er *entryReader) (uint32, error) {

@@ -236,7 +236,7 @@ func contents(t *testing.T, im *Images, runs []Run) []string {
 	for _, r := range runs {
 		for i := range r.Pages {
 			var b [16]byte
-			if _, err := im.Files()[r.File].ReadAt(b[:], r.Offset+int64(i)*page); err != nil {
+			if _, err := im.chain.files[r.File].ReadAt(b[:], r.Offset+int64(i)*page); err != nil {
 				t.Fatal(err)
 			}
 			if got := binary.LittleEndian.Uint64(b[:]); got != r.Addr+i*page {

@@ -1,11 +1,8 @@
 package criu
 
 import (
-	"errors"
-	"io"
 	"slices"
 
-	"github.com/checkpoint-restore/go-criu/v8/crit/images/mm"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/vma"
 
 	"thaw/restore"
@@ -17,6 +14,7 @@ const (
 	statusRegular     = 1 << 0
 	statusStack       = 1 << 1
 	statusHeap        = 1 << 5 // the brk heap
+	statusFilePrivate = 1 << 6
 	statusAnonPrivate = 1 << 9
 	statusGuard       = 1 << 16 // not a mapping: a range inside one that MADV_GUARD_INSTALL guards
 
@@ -25,8 +23,22 @@ const (
 	mapGrowsDown = 0x100
 	mapNoReserve = 0x4000
 
+	protRead  = 0x1
+	protWrite = 0x2
+
+	madvDontFork   = 10
+	madvHugePage   = 14
+	madvNoHugePage = 15
+	madvDontDump   = 16
 	madvWipeOnFork = 18
+
+	// madvHarmless are those that mean the same for anonymous memory and for a private file mapping.
+	madvHarmless = 1<<madvDontFork | 1<<madvHugePage | 1<<madvNoHugePage | 1<<madvDontDump
 )
+
+// minMappable is the size in bytes of the smallest mapping in which it is worthwhile to look for memory that a file could
+// hold.
+const minMappable = 256 << 10
 
 // addressLimit is the end of the user addresses of x86-64 with five levels of page tables.
 const addressLimit = 1<<56 - restore.PageSize
@@ -34,9 +46,13 @@ const addressLimit = 1<<56 - restore.PageSize
 // A mapping is one mapping of a task.
 type mapping struct {
 	start, end uint64
+	prot       uint32
 	flags      uint32
 	status     uint32
 	madvise    uint64 // bit n: madvise(n) is in force
+	file       uint64 // id of the file, if it is of one
+	offset     uint64 // where in the file it begins, in bytes
+	backed     bool   // it was of a Backing, and counts as anonymous
 }
 
 // lazy says whether the mapping is restored lazily: CRIU registers it with userfaultfd when it restores with
@@ -71,20 +87,17 @@ func (m *mapping) region() restore.Region {
 type memoryMap struct {
 	mappings []mapping // sorted by address, not overlapping
 	guards   []mapping // guarded ranges, sorted by address
+
+	brkStart, brkEnd uint64 // the brk heap, in bytes
 }
 
 // parseMM reads mm-PID.img.
 func parseMM(er *entryReader) (*memoryMap, error) {
-	var entry mm.MmEntry
-	if err := er.strict(&entry); errors.Is(err, io.EOF) {
-		return nil, badFile(er.name, "holds no record: it is truncated")
-	} else if err != nil {
+	entry, err := readMM(er)
+	if err != nil {
 		return nil, err
 	}
-	if err := er.end(); err != nil {
-		return nil, err
-	}
-	mem := &memoryMap{}
+	mem := &memoryMap{brkStart: entry.GetMmStartBrk(), brkEnd: entry.GetMmBrk()}
 	for i, v := range entry.GetVmas() {
 		m := mappingOf(v)
 		if m.start%restore.PageSize != 0 || m.end%restore.PageSize != 0 || m.start >= m.end {
@@ -122,9 +135,12 @@ func mappingOf(v *vma.VmaEntry) mapping {
 	return mapping{
 		start:   v.GetStart(),
 		end:     v.GetEnd(),
+		prot:    v.GetProt(),
 		flags:   v.GetFlags(),
 		status:  v.GetStatus(),
 		madvise: v.GetMadv(),
+		file:    v.GetShmid(),
+		offset:  v.GetPgoff(),
 	}
 }
 

@@ -6,7 +6,7 @@ import "thaw/restore"
 type Run struct {
 	Addr   uint64 // of the first page
 	Pages  uint64
-	File   int   // index into Images.Files, or Remote
+	File   int   // for Images.Reader, or Remote
 	Offset int64 // of the first byte in the file; 0 if Remote
 
 	// lazyFlag says that the image marks the pages lazy, so that `criu restore --lazy-pages` leaves them out when

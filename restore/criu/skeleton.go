@@ -57,11 +57,19 @@ func (w *skeletonWriter) write() error {
 		if err := w.writePages(fmt.Sprintf("pagemap-%d.img", t.PID), t.Lazy, t.Eager); err != nil {
 			return err
 		}
+		if w.im.memory[t.PID].hasBacked() {
+			if err := w.writeMM(t); err != nil {
+				return err
+			}
+		}
 	}
 	for _, s := range w.im.shared {
 		if err := w.writePages(s.name, nil, s.runs); err != nil {
 			return err
 		}
+	}
+	if err := w.writeMappable(); err != nil {
+		return err
 	}
 	return w.create(SkeletonMarker, func(f *os.File) error {
 		_, err := f.WriteString(skeletonNote)
@@ -78,21 +86,21 @@ func (w *skeletonWriter) copyRest() error {
 	}
 	for _, e := range entries {
 		name := e.Name()
-		if !e.Type().IsRegular() || name == SkeletonMarker {
+		if !e.Type().IsRegular() || name == SkeletonMarker || name == mappableFile {
 			continue
 		}
-		if strings.HasSuffix(name, ".img") && (strings.HasPrefix(name, "pages-") || strings.HasPrefix(name, "pagemap-")) {
+		if w.im.isRewritten(name) || strings.HasSuffix(name, ".img") && (strings.HasPrefix(name, "pages-") || strings.HasPrefix(name, "pagemap-")) {
 			continue
 		}
-		if err := w.copyFile(name); err != nil {
+		if err := w.copyFile(w.im.dir, name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *skeletonWriter) copyFile(name string) error {
-	src, err := os.Open(filepath.Join(w.im.dir, name))
+func (w *skeletonWriter) copyFile(from, name string) error {
+	src, err := os.Open(filepath.Join(from, name))
 	if err != nil {
 		return err
 	}
@@ -129,7 +137,7 @@ func (w *skeletonWriter) writePages(name string, lazy, eager []Run) error {
 	}
 	return w.create(name, func(f *os.File) error {
 		iw := newImageWriter(f, magicPagemap)
-		iw.record(&pagemap.PagemapHead{PagesId: &id})
+		iw.record(pagemapHead(id))
 		for len(lazy) > 0 || len(eager) > 0 {
 			if len(eager) == 0 || len(lazy) > 0 && lazy[0].Addr < eager[0].Addr {
 				writeEntries(iw, lazy[0], flagLazy)
@@ -142,6 +150,8 @@ func (w *skeletonWriter) writePages(name string, lazy, eager []Run) error {
 		return iw.flush()
 	})
 }
+
+func pagemapHead(pagesID uint32) *pagemap.PagemapHead { return &pagemap.PagemapHead{PagesId: &pagesID} }
 
 // writeEntries writes the entries of one run. Their number of pages goes into both fields that have carried it: CRIU
 // reads one or the other, by its version.
