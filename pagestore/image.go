@@ -25,6 +25,7 @@ const openTogether = 8
 // between is not checked again.
 type Image struct {
 	store    *Store
+	ns       namespace
 	name     Name
 	manifest *manifest.Manifest
 	gate     *gate
@@ -43,6 +44,7 @@ func newImage(s *Snapshot) (*Image, error) {
 	}
 	im := &Image{
 		store:    s.store,
+		ns:       s.ns,
 		name:     s.info.Name,
 		manifest: s.manifest,
 		gate:     newGate(),
@@ -133,6 +135,36 @@ func (im *Image) Load(page uint64, limit int) (data []byte, n int, err error) {
 		return nil, 0, im.pageError(page, at, classify(err))
 	}
 	return p.mapped.Bytes(at.page, n), n, nil
+}
+
+// Stored is where pages of an image lie in the store.
+type Stored struct {
+	File   string // path of the pack
+	Size   int64  // of that file, in bytes
+	Offset int64  // of the first page in it, in bytes
+	Pages  int
+	Cached int // how many of them are in memory; 0 also if that is not known
+}
+
+// Stored returns where the pages from page on lie, at most limit of them and no further than they lie one after the other.
+// Pages 0 with a positive zeros says that so many pages are stored nowhere, because they are zero or because they cannot be had.
+func (im *Image) Stored(page uint64, limit int) (s Stored, zeros int, err error) {
+	if !im.gate.enter() {
+		return Stored{}, 0, ErrClosed
+	}
+	defer im.gate.leave()
+	at, err := im.locate(page, limit)
+	if err != nil {
+		return Stored{}, 0, fmt.Errorf("image page %d of %s: %w", page, im.name, err)
+	}
+	if at.zero || im.packs[at.pack] == nil {
+		return Stored{}, at.n, nil
+	}
+	p := im.packs[at.pack].mapped
+	return Stored{
+		File: im.ns.pack(p.ID()), Size: pack.FileSize(int(p.Pages())), Offset: pack.Offset(at.page),
+		Pages: at.n, Cached: p.Cached(at.page, at.n),
+	}, 0, nil
 }
 
 // Prefetch asks for pages that will be needed soon to be read from the disk. It returns at once: a goroutine of the

@@ -387,3 +387,78 @@ func BenchmarkLoad(b *testing.B) {
 	}
 	snap.Close()
 }
+
+func TestStoredSaysWhereInWhichFile(t *testing.T) {
+	s := newStore(t)
+	m := append(append(seeds(1, 70), 0, 0, 0), 11, 12)
+	mustImport(t, s, "a", m)
+	im := mustImage(t, s, "a")
+	content := m.bytes()
+	for page := uint64(0); page < uint64(len(m)); {
+		at, zeros, err := im.Stored(page, 1000)
+		if err != nil || at.Pages+zeros == 0 {
+			t.Fatalf("page %d: %+v, %d, %v", page, at, zeros, err)
+		}
+		if at.Pages > 0 {
+			data, err := os.ReadFile(at.File)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := at.Pages * PageSize
+			if int64(len(data)) != at.Size || !bytes.Equal(data[at.Offset:at.Offset+int64(n)], content[page*PageSize:][:n]) {
+				t.Errorf("page %d is not where %+v says", page, at)
+			}
+			if at.Cached < 0 || at.Cached > at.Pages {
+				t.Errorf("%d of %d pages are in memory", at.Cached, at.Pages)
+			}
+		}
+		page += uint64(at.Pages + zeros)
+	}
+	if _, _, err := im.Stored(uint64(len(m)), 1); !errors.Is(err, ErrRange) {
+		t.Errorf("behind the end: %v", err)
+	}
+}
+
+func TestAPackIsReadAsAFile(t *testing.T) {
+	s := newStore(t)
+	m := seeds(1, 60)
+	mustImport(t, s, "a", m)
+	ids, paths := packPaths(t, s, "a")
+	r, err := s.PackFile(DefaultNamespace, "/seen/from/elsewhere/"+ids[0].String()+".pack")
+	if err != nil || r == nil {
+		t.Fatalf("%v, %v", r, err)
+	}
+	defer r.Close()
+	got := make([]byte, 7*PageSize)
+	if n, err := r.ReadAt(got, pack.Offset(20)); n != len(got) || err != nil || !bytes.Equal(got, m.bytes()[20*PageSize:27*PageSize]) {
+		t.Errorf("%d bytes, %v, and not those of the pages", n, err)
+	}
+	for _, tt := range []struct{ off, n int64 }{{0, PageSize}, {pack.Offset(0) + 8, PageSize}, {pack.Offset(0), 100}, {pack.Offset(59), 2 * PageSize}, {-PageSize, PageSize}} {
+		if _, err := r.ReadAt(make([]byte, tt.n), tt.off); !errors.Is(err, ErrRange) {
+			t.Errorf("%d bytes at %d: %v, want ErrRange", tt.n, tt.off, err)
+		}
+	}
+	// A page that is damaged is not given away, whoever asks.
+	flipBit(t, paths[0], pack.Offset(40)+5)
+	if n, err := r.ReadAt(got, pack.Offset(38)); n != 2*PageSize || !errors.Is(err, ErrCorrupt) {
+		t.Errorf("%d bytes, %v, want the two pages before the damaged one", n, err)
+	}
+	flipBit(t, paths[0], pack.Offset(40)+5)
+
+	for _, path := range []string{"/usr/lib/libc.so.6", "/x/" + ids[0].String(), "/x/abc.pack"} {
+		if r, err := s.PackFile(DefaultNamespace, path); r != nil || err != nil {
+			t.Errorf("%s is taken for a pack: %v", path, err)
+		}
+	}
+	other := ids[0]
+	other[0]++
+	if _, err := s.PackFile(DefaultNamespace, other.String()+".pack"); !errors.Is(err, ErrMissingPack) {
+		t.Errorf("a pack that is not there: %v", err)
+	}
+	if _, err := s.PackFile("tenant", ids[0].String()+".pack"); !errors.Is(err, ErrMissingPack) {
+		t.Errorf("a pack of another namespace: %v", err)
+	}
+	if _, err := s.PackFile("../default", ids[0].String()+".pack"); !errors.Is(err, ErrName) {
+		t.Errorf("a namespace that is a path: %v", err)
+	}
+}

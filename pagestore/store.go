@@ -230,6 +230,21 @@ func (n namespace) make(fsys durable.FS) error {
 	return nil
 }
 
+// MakeNamespace makes the folders of a namespace, if they are not there, so that containers can bind [Store.PacksDir] before there
+// is anything in it.
+func (s *Store) MakeNamespace(name string) error {
+	if err := (Name{Namespace: name, Snapshot: "any"}).Validate(); err != nil {
+		return err
+	}
+	if err := s.namespace(name).make(s.opts.fs); err != nil {
+		return fmt.Errorf("make namespace %s: %w", name, classify(err))
+	}
+	return nil
+}
+
+// PacksDir returns the folder of a namespace's packs.
+func (s *Store) PacksDir(namespace string) string { return s.namespace(namespace).packs() }
+
 // packFile is a file in a packs folder.
 type packFile struct {
 	id   PackID

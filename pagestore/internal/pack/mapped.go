@@ -169,6 +169,20 @@ func (m *Mapped) Verify(page uint32, max int) (n int, err error) {
 	return int(end - page), nil
 }
 
+// Cached returns how many of the n pages from page on are in memory; 0 if the kernel cannot tell (before Linux 6.5).
+func (m *Mapped) Cached(page uint32, n int) int {
+	end := m.end(page, n)
+	if end == page {
+		return 0
+	}
+	in := unix.CachestatRange{Off: uint64(Offset(page)), Len: uint64(end-page) * PageSize}
+	var out unix.Cachestat_t
+	if err := unix.Cachestat(uint(m.file.Fd()), &in, &out, 0); err != nil {
+		return 0
+	}
+	return int(out.Cache)
+}
+
 // Prefetch reads pages from page on, n at most, from the disk, waits for them, and checks and maps them, so that a fault
 // finds them ready; stop, asked now and then, ends it early. What is wrong with a page shows when it is used.
 func (m *Mapped) Prefetch(page uint32, n int, stop func() bool) {
