@@ -69,6 +69,47 @@ func (b *Bundle) Write(dir string) error {
 	return nil
 }
 
+// readBundle reads the configuration of a bundle.
+func readBundle(dir string) (*specs.Spec, error) {
+	data, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if err != nil {
+		return nil, fmt.Errorf("read bundle: %w", err)
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(data, &spec); err != nil {
+		return nil, fmt.Errorf("read bundle %s: %w", dir, err)
+	}
+	return &spec, nil
+}
+
+// BundleFolders returns which folders of the host a container of the bundle sees, and where: its root file system and its bind
+// mounts. Anybody may have written the bundle. Sources that are not absolute are relative to it and come out absolute if dir is.
+func BundleFolders(dir string) ([]Bind, error) {
+	spec, err := readBundle(dir)
+	if err != nil {
+		return nil, err
+	}
+	var binds []Bind
+	if root := spec.Root; root != nil {
+		at := root.Path
+		if !filepath.IsAbs(at) {
+			at = filepath.Join(dir, at)
+		}
+		binds = append(binds, Bind{Source: at, Target: "/", Writable: !root.Readonly})
+	}
+	for _, m := range spec.Mounts {
+		recursive := slices.Contains(m.Options, "rbind")
+		if m.Type != "bind" && !recursive && !slices.Contains(m.Options, "bind") {
+			continue
+		}
+		if !filepath.IsAbs(m.Source) {
+			m.Source = filepath.Join(dir, m.Source)
+		}
+		binds = append(binds, Bind{Source: m.Source, Target: m.Destination, Writable: !slices.Contains(m.Options, "ro")})
+	}
+	return binds, nil
+}
+
 func (b *Bundle) check() error {
 	if len(b.Args) == 0 {
 		return fmt.Errorf("bundle of %s: no command line", b.Rootfs)

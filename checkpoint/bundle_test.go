@@ -84,3 +84,29 @@ func TestBundlesThatCannotWorkAreRefused(t *testing.T) {
 		})
 	}
 }
+
+func TestFoldersOfABundleAreListed(t *testing.T) {
+	dir := t.TempDir()
+	config := `{"root": {"path": "rootfs", "readonly": true}, "mounts": [
+		{"destination": "/proc", "type": "proc", "source": "proc"},
+		{"destination": "/data", "type": "bind", "source": "/srv/data", "options": ["rbind", "ro"]},
+		{"destination": "/more", "type": "none", "source": "more", "options": ["bind"]}]}`
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := BundleFolders(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Bind{
+		{Source: filepath.Join(dir, "rootfs"), Target: "/"},
+		{Source: "/srv/data", Target: "/data"},
+		{Source: filepath.Join(dir, "more"), Target: "/more", Writable: true},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if _, err := BundleFolders(t.TempDir()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without a bundle: %v", err)
+	}
+}

@@ -159,16 +159,9 @@ func (t *Tools) checkFree(id, bundle string) (cgroups string, err error) {
 
 // bundleCgroups returns the cgroup that a bundle names, empty if it leaves the choice to runc.
 func bundleCgroups(bundle string) (string, error) {
-	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
-	if err != nil {
-		return "", fmt.Errorf("read bundle: %w", err)
-	}
-	var spec specs.Spec
-	if err := json.Unmarshal(data, &spec); err != nil {
-		return "", fmt.Errorf("read bundle %s: %w", bundle, err)
-	}
-	if spec.Linux == nil {
-		return "", nil
+	spec, err := readBundle(bundle)
+	if err != nil || spec.Linux == nil {
+		return "", err
 	}
 	return spec.Linux.CgroupsPath, nil
 }

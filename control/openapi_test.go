@@ -69,6 +69,7 @@ func TestDocumentNamesExactlyTheRoutes(t *testing.T) {
 // bodies are the types that cross the socket, by the name of their schema.
 var bodies = map[string]reflect.Type{
 	"SessionRequest": reflect.TypeFor[SessionRequest](),
+	"Bind":           reflect.TypeFor[Bind](),
 	"Session":        reflect.TypeFor[Session](),
 	"SessionList":    reflect.TypeFor[SessionList](),
 	"Progress":       reflect.TypeFor[Progress](),

@@ -32,6 +32,11 @@ type SessionRequest struct {
 	// makes one, and removes it when it forgets the session.
 	WorkDir string `json:"work_dir,omitempty"`
 
+	// Binds say where the restored processes will see folders of this host. If the folder of the snapshot's packs is in one of
+	// them, memory that is fit for it is mapped from the packs instead of being copied, and ImagesDir of the answer says so to
+	// the runtime. Empty: all memory is copied.
+	Binds []Bind `json:"binds,omitempty"`
+
 	Stream             Stream `json:"stream,omitempty"`           // default: all
 	RateBytesPerSecond uint64 `json:"rate_bytes_per_s,omitempty"` // bound of the stream; 0: as fast as it goes
 }
@@ -53,7 +58,18 @@ func (r *SessionRequest) Validate() error {
 	case r.Stream != "" && r.Stream != StreamAll && r.Stream != StreamNone:
 		return invalid("stream %q is neither %q nor %q", r.Stream, StreamAll, StreamNone)
 	}
+	for _, b := range r.Binds {
+		if !filepath.IsAbs(b.Source) || !filepath.IsAbs(b.Target) {
+			return invalid("bind of %q at %q: both must be absolute paths", b.Source, b.Target)
+		}
+	}
 	return nil
+}
+
+// A Bind is a folder of this host that processes see in their mount namespace. Both paths are absolute.
+type Bind struct {
+	Source string `json:"source"` // here
+	Target string `json:"target"` // there: a mount point, or / for processes in the mount namespace of thawd
 }
 
 // State says where a session is in its life.
@@ -122,7 +138,8 @@ type Session struct {
 type Progress struct {
 	Processes   int    `json:"processes"`    // handed over by the runtime, or forked by those
 	Live        int    `json:"live"`         // of these, the ones that are neither gone nor complete
-	PagesTotal  uint64 `json:"pages_total"`  // pages with content of all processes
+	PagesTotal  uint64 `json:"pages_total"`  // pages with content of all processes, without those that are mapped
+	PagesMapped uint64 `json:"pages_mapped"` // pages that are mapped from packs, by the runtime
 	PagesDone   uint64 `json:"pages_done"`   // of these, the ones in place or no longer needed
 	PagesFailed uint64 `json:"pages_failed"` // of these, the ones whose content could not be had
 }

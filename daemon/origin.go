@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,15 +14,17 @@ import (
 	"thaw/restore/criu"
 )
 
-// An origin is what a session restores from: a snapshot of the store, or a folder of plain CRIU images. It is immutable
-// but for the failures that it notes, and safe for concurrent use.
+// An origin is what a session restores from: a snapshot of the store, or a folder of plain CRIU images. Once it is made, mapImages
+// included, it is immutable but for the failures that it notes, and safe for concurrent use.
 type origin struct {
 	name    string          // full name of the snapshot; empty for plain images
 	host    json.RawMessage // what the snapshot says of its host; nil for plain images
 	images  string          // folder for the runtime
 	source  restore.PageSource
+	image   *pagestore.Image       // nil for plain images
 	layouts map[int]restore.Layout // by image pid
-	pages   uint64                 // with content, of all processes together
+	pages   uint64                 // with content, of all processes together, without those that are mapped
+	mapped  uint64                 // pages that the runtime maps from packs
 	release func() error
 
 	badPage atomic.Pointer[pagestore.PageError] // of the page that failed last
@@ -53,6 +56,7 @@ func leased(snap *pagestore.Snapshot) (*origin, error) {
 	o := &origin{
 		name: snap.Name().String(), host: snap.Host(), images: snap.SkeletonDir(), layouts: map[int]restore.Layout{}, release: snap.Close,
 	}
+	o.image = image
 	o.source = &notingSource{Image: image, bad: &o.badPage}
 	for _, space := range snap.Spaces() {
 		if space.Zombie() {
@@ -116,11 +120,14 @@ func openImages(dir string) (*origin, error) {
 // close gives up the lease. The source must not be in use any more.
 func (o *origin) close() error { return o.release() }
 
-// readAhead has the first pages of the image, at most limit bytes, brought to the page cache, so that the disk works
-// while the runtime still prepares. Pages lie in the image, and in the packs of a fresh snapshot, in the order of
-// addresses; nothing is known yet of the order in which they will be wanted.
-func (o *origin) readAhead(limit int64) {
-	if pages := min(o.pages, uint64(max(limit, 0))/restore.PageSize); pages > 0 {
+// readAhead has what the runtime will open, and the first pages of the image, at most limit bytes, brought to the page cache, so
+// that the disk works while the runtime still prepares. Pages lie in the image, and in the packs of a fresh snapshot, in the
+// order of addresses; nothing is known yet of the order in which they will be wanted.
+func (o *origin) readAhead(ctx context.Context, limit int64, binds []control.Bind) {
+	if limit > 0 && o.image != nil {
+		o.readFiles(ctx, binds)
+	}
+	if pages := min(o.pages+o.mapped, uint64(max(limit, 0))/restore.PageSize); pages > 0 {
 		o.source.Prefetch(0, pages)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -32,6 +34,7 @@ type session struct {
 
 	origin   *origin
 	work     workDir
+	mapped   string // folder of images that map memory from packs, if there are any
 	listener *criu.Listener
 	pages    *restore.Session
 
@@ -79,6 +82,10 @@ func (d *Daemon) open(r *control.SessionRequest) (_ *session, err error) {
 	if err != nil {
 		return nil, err
 	}
+	s.mapped = filepath.Join(d.opts.RunDir, s.id+"-images")
+	if err := s.origin.mapImages(s.mapped, r.Binds); err != nil {
+		s.log.Warn("all memory is copied, none mapped", "snapshot", s.origin.name, "err", err)
+	}
 	stream, err := restore.ParseStreamPolicy(string(s.request.Stream))
 	if err != nil {
 		return nil, &control.Error{Code: control.CodeInvalid, Message: err.Error()}
@@ -119,6 +126,9 @@ func (s *session) forget() {
 	if err := s.work.remove(); err != nil {
 		s.log.Warn("work folder stays", "err", err)
 	}
+	if err := os.RemoveAll(s.mapped); err != nil { // links and small files, if it is there
+		s.log.Warn("folder of images stays", "err", err)
+	}
 }
 
 // run serves the session until it has ended. If ctx ends before, processes that miss memory are killed.
@@ -158,7 +168,7 @@ func (s *session) serve(ctx context.Context) error {
 		defer stopServing()
 		runErr = s.pages.Run(ctx)
 	})
-	s.origin.readAhead(s.readAhead)
+	g.Go(func() { s.origin.readAhead(serveCtx, s.readAhead, s.request.Binds) })
 	g.Wait()
 	closeErr := s.origin.close()
 
@@ -259,7 +269,7 @@ func (s *session) info() control.Session {
 		State: s.stateLocked(&st), Created: s.created.UTC(), Running: timeOrNil(s.running), Ended: timeOrNil(s.ended),
 		Progress: control.Progress{
 			Processes: st.Processes, Live: st.Live,
-			PagesTotal: st.PagesTotal, PagesDone: st.PagesSettled, PagesFailed: st.PagesFailed,
+			PagesTotal: st.PagesTotal, PagesMapped: s.origin.mapped, PagesDone: st.PagesSettled, PagesFailed: st.PagesFailed,
 		},
 		Counters: control.Counters{
 			Faults: st.Faults, BytesDemand: st.BytesDemand, BytesStreamed: st.BytesStream, BytesZero: st.BytesZero,

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 
 	"thaw/pagestore"
 	"thaw/restore/criu"
@@ -32,7 +31,13 @@ type ImportOptions struct {
 // Import makes a snapshot of the CRIU images in dir. The images stay as they are. Errors wrap those of restore/criu and
 // pagestore; after an error the store is as it was.
 func Import(ctx context.Context, store *pagestore.Store, dir string, o ImportOptions) (_ *pagestore.Report, err error) {
-	images, err := criu.Open(dir)
+	images, err := criu.OpenBacked(dir, func(path string) (criu.Backing, error) {
+		p, err := store.PackFile(o.Name.Namespace, path)
+		if p == nil || err != nil {
+			return nil, err // not a nil pointer in an interface that is not nil
+		}
+		return p, nil
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -60,9 +65,7 @@ func Import(ctx context.Context, store *pagestore.Store, dir string, o ImportOpt
 // input says in the store's words what the images hold.
 func input(images *criu.Images) (pagestore.Input, error) {
 	in := pagestore.Input{Skeleton: images.WriteSkeleton}
-	for _, f := range images.Files() {
-		in.Files = append(in.Files, io.ReaderAt(f))
-	}
+	files := make(map[int]int) // positions in in.Files
 	for i := range images.Tasks {
 		t := &images.Tasks[i]
 		if t.PID <= 0 {
@@ -80,7 +83,13 @@ func input(images *criu.Images) (pagestore.Input, error) {
 			space.Regions = append(space.Regions, region)
 		}
 		for _, r := range t.Lazy {
-			space.Runs = append(space.Runs, pagestore.Run{Addr: r.Addr, Pages: r.Pages, File: r.File, Offset: r.Offset})
+			file, ok := files[r.File]
+			if !ok {
+				file = len(in.Files)
+				files[r.File] = file
+				in.Files = append(in.Files, images.Reader(r.File))
+			}
+			space.Runs = append(space.Runs, pagestore.Run{Addr: r.Addr, Pages: r.Pages, File: file, Offset: r.Offset})
 		}
 		in.Spaces = append(in.Spaces, space)
 	}

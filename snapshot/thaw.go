@@ -17,8 +17,31 @@ type ThawOptions struct {
 	// Session says what to restore, and how its memory is brought.
 	Session control.SessionRequest
 
+	// Copy has all memory copied. Default: what is fit for it is mapped from the store's packs, if the process sees them: a
+	// plain process does, a container whose bundle binds their folder.
+	Copy bool
+
 	// Container restores into a container of runc's, from a bundle. Default: a plain process, as it was frozen.
 	Container *ContainerOptions
+}
+
+// binds returns where the process will see folders of this host, as far as that may be of use.
+func (o *ThawOptions) binds() ([]control.Bind, error) {
+	switch {
+	case o.Copy:
+		return nil, nil
+	case o.Container == nil:
+		return []control.Bind{{Source: "/", Target: "/"}}, nil
+	}
+	mounts, err := checkpoint.BundleFolders(o.Container.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	var out []control.Bind
+	for _, m := range mounts {
+		out = append(out, control.Bind{Source: m.Source, Target: m.Target})
+	}
+	return out, nil
 }
 
 // ContainerOptions name the container that a snapshot is restored into.
@@ -50,6 +73,11 @@ type Thawed struct {
 // runs. If the restore fails nothing of it is left.
 func Thaw(ctx context.Context, client *control.Client, tools *checkpoint.Tools, o ThawOptions) (*Thawed, error) {
 	begin := time.Now()
+	binds, err := o.binds()
+	if err != nil {
+		return nil, err
+	}
+	o.Session.Binds = append(o.Session.Binds, binds...)
 	session, err := client.CreateSession(ctx, &o.Session)
 	if err != nil {
 		return nil, err

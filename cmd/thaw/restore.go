@@ -22,6 +22,7 @@ type restoreFlags struct {
 	workDir      string
 	stdio        string
 	detach       bool
+	copyAll      bool
 }
 
 func newRestore(a *app) *cobra.Command {
@@ -46,6 +47,7 @@ with its exit status (128 and the signal's number if a signal ended it).`,
 	f := cmd.Flags()
 	f.StringVar(&r.stream, "stream", string(control.StreamAll), "what happens to untouched memory: all is brought behind the faults, or none")
 	f.StringVar(&r.rate, "rate", "0", "bound of the stream in bytes a second, such as 200MiB; 0: as fast as it goes")
+	f.BoolVar(&r.copyAll, "copy", false, "copy all memory, map none of it from the store's packs")
 	f.StringVar(&r.bundle, "bundle", "", "restore a container from this bundle, with runc")
 	f.StringVar(&r.id, "id", "", "id of the new container")
 	f.StringVar(&r.workDir, "work-dir", "", "folder for the socket and the runtime's logs (default: thawd makes one)")
@@ -97,7 +99,7 @@ func (a *app) restore(ctx context.Context, name string, r *restoreFlags) error {
 
 // thawOptions makes the options of the flags.
 func (a *app) thawOptions(name string, r *restoreFlags) (snapshot.ThawOptions, error) {
-	o := snapshot.ThawOptions{Session: control.SessionRequest{Snapshot: name, Stream: control.Stream(r.stream)}}
+	o := snapshot.ThawOptions{Copy: r.copyAll, Session: control.SessionRequest{Snapshot: name, Stream: control.Stream(r.stream)}}
 	var err error
 	if o.Session.RateBytesPerSecond, err = cli.ParseBytes(r.rate); err != nil {
 		return o, err

@@ -20,6 +20,7 @@ import (
 	"thaw/cmd/internal/cli"
 	"thaw/control"
 	"thaw/daemon"
+	"thaw/pagestore"
 	"thaw/restore"
 	"thaw/restore/guard"
 )
@@ -84,6 +85,10 @@ func serve(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 	store, err := cli.OpenStore(o.store, log)
 	if err != nil {
 		return err
+	}
+	// Bundles bind the folder of packs, and containers may be started before there is a snapshot.
+	if err := store.MakeNamespace(pagestore.DefaultNamespace); err != nil {
+		log.Warn("the folder of packs is not there yet", "err", err)
 	}
 	defer store.Close()
 	guardian, err := daemon.StartGuardian(&guard.Options{Command: []string{"/proc/self/exe", guardCommand}}, log)

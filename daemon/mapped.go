@@ -1,0 +1,242 @@
+package daemon
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"thaw/control"
+	"thaw/pagestore"
+	"thaw/restore"
+	"thaw/restore/criu"
+)
+
+// minMapped is the fewest pages that are mapped from a pack rather than copied: each mapping costs the runtime some 20 us, and so
+// does copying 64 pages.
+const minMapped = 64
+
+// maxMappings bounds the mappings that are made for one process: the kernel allows 65530 by default, and the process has its
+// own.
+const maxMappings = 16384
+
+// cachedShare is the share, in percent, of a run that has to be in memory for the run to be checked before the restore. The
+// check of what is there goes at 20 GB/s; a wait for the disk would be better spent behind the process.
+const cachedShare = 98
+
+// mapImages makes in dir images that map memory from packs, as far as the processes will see packs and the memory is known to be
+// intact or can be checked at once, and has the origin's images and layouts be what is left. Memory that is fit for mapping
+// and not mapped is copied like all other.
+func (o *origin) mapImages(dir string, binds []control.Bind) error {
+	if o.image == nil || len(binds) == 0 {
+		return nil
+	}
+	mappable, err := criu.Mappable(o.images)
+	if err != nil {
+		return err
+	}
+	p := filePlanner{image: o.image, binds: binds, files: make(map[string]int)}
+	mapped := make(map[int][]restore.Extent)
+	for pid, ranges := range mappable {
+		l, ok := o.layouts[pid]
+		if !ok {
+			continue
+		}
+		if mapped[pid], err = p.add(pid, &l, ranges); err != nil {
+			return err
+		}
+	}
+	if len(p.plan.Files) == 0 {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := criu.MapFiles(o.images, dir, &p.plan); err != nil {
+		return errors.Join(err, os.RemoveAll(dir)) // links and small files
+	}
+	o.images = dir
+	for pid, extents := range mapped {
+		l := o.layouts[pid]
+		o.layouts[pid] = l.Without(extents)
+		for _, e := range extents {
+			o.pages -= e.Pages
+			o.mapped += e.Pages
+		}
+	}
+	return nil
+}
+
+// A filePlanner finds out what can be mapped.
+type filePlanner struct {
+	image *pagestore.Image
+	binds []control.Bind
+	plan  criu.FilePlan
+	files map[string]int // position in plan.Files by path here; -1: not to be seen by the processes
+}
+
+// add plans for one process. It returns what will be mapped.
+func (p *filePlanner) add(pid int, l *restore.Layout, ranges []criu.PageRange) ([]restore.Extent, error) {
+	runs, err := p.runs(l, ranges)
+	if err != nil {
+		return nil, err
+	}
+	intact := p.intact(runs)
+	var extents []restore.Extent
+	for i, r := range runs {
+		if !intact[i] || len(extents) == maxMappings {
+			continue
+		}
+		extents = append(extents, r.Extent)
+		if p.plan.Tasks == nil {
+			p.plan.Tasks = make(map[int][]criu.FileMapping)
+		}
+		p.plan.Tasks[pid] = append(p.plan.Tasks[pid], criu.FileMapping{
+			PageRange: criu.PageRange{Addr: r.Addr, Pages: r.Pages}, File: r.file, Offset: r.offset,
+		})
+	}
+	return extents, nil
+}
+
+// A fileRun is a run of pages that lie one after the other in a pack.
+type fileRun struct {
+	restore.Extent
+	file   int // position in FilePlan.Files
+	offset int64
+	cached bool
+}
+
+// runs returns the runs of at least minMapped pages that lie in the ranges and in packs that the processes will see.
+func (p *filePlanner) runs(l *restore.Layout, ranges []criu.PageRange) ([]fileRun, error) {
+	var out []fileRun
+	extents := l.Extents
+	for _, r := range ranges {
+		end := r.Addr + r.Pages*restore.PageSize
+		for len(extents) > 0 && extents[0].Addr+extents[0].Pages*restore.PageSize <= r.Addr {
+			extents = extents[1:]
+		}
+		for _, e := range extents {
+			if e.Addr >= end {
+				break
+			}
+			from, to := max(e.Addr, r.Addr), min(e.Addr+e.Pages*restore.PageSize, end)
+			part := restore.Extent{Addr: from, Pages: (to - from) / restore.PageSize, Image: e.Image + (from-e.Addr)/restore.PageSize}
+			var err error
+			if out, err = p.stored(out, part); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// stored appends the runs of an extent.
+func (p *filePlanner) stored(out []fileRun, e restore.Extent) ([]fileRun, error) {
+	for e.Pages > 0 {
+		s, n, err := p.image.Stored(e.Image, int(min(e.Pages, 1<<30)))
+		if err != nil {
+			return nil, err
+		}
+		n += s.Pages
+		if s.Pages >= minMapped {
+			if file := p.file(s.File, s.Size); file >= 0 {
+				run := e
+				run.Pages = uint64(s.Pages)
+				out = append(out, fileRun{run, file, s.Offset, s.Cached*100 >= s.Pages*cachedShare})
+			}
+		}
+		e = restore.Extent{Addr: e.Addr + uint64(n)*restore.PageSize, Pages: e.Pages - uint64(n), Image: e.Image + uint64(n)}
+	}
+	return out, nil
+}
+
+// file returns the position of a pack in the plan, -1 if the processes do not see it.
+func (p *filePlanner) file(path string, size int64) int {
+	if i, ok := p.files[path]; ok {
+		return i
+	}
+	p.files[path] = -1
+	bind, seen := seenAt(path, p.binds)
+	if bind == nil || p.plan.Mount != "" && p.plan.Mount != bind.Target {
+		return -1
+	}
+	p.plan.Mount = bind.Target
+	p.files[path] = len(p.plan.Files)
+	p.plan.Files = append(p.plan.Files, criu.MappedFile{Path: seen, Size: size})
+	return p.files[path]
+}
+
+// seenAt returns the path under which processes with the binds see the file path, and the bind through which they do; nil if they
+// do not.
+func seenAt(path string, binds []control.Bind) (*control.Bind, string) {
+	path, err := realPath(path)
+	if err != nil {
+		return nil, ""
+	}
+	var best *control.Bind
+	var seen string
+	longest := -1
+	for i := range binds {
+		source, err := realPath(binds[i].Source)
+		if err != nil {
+			continue
+		}
+		rel, err := filepath.Rel(source, path)
+		if err == nil && filepath.IsLocal(rel) && len(source) > longest {
+			best, seen, longest = &binds[i], filepath.Join(binds[i].Target, rel), len(source)
+		}
+	}
+	return best, seen
+}
+
+func realPath(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(path)
+}
+
+// intact says of each run whether its content is known to be what was stored, and checks the runs that are in memory.
+func (p *filePlanner) intact(runs []fileRun) []bool {
+	out := make([]bool, len(runs))
+	var g errgroup.Group
+	g.SetLimit(2)
+	for i, r := range runs {
+		if ready(p.image, r.Extent) {
+			out[i] = true
+		} else if r.cached {
+			g.Go(func() error {
+				out[i] = check(p.image, r.Extent)
+				return nil
+			})
+		}
+	}
+	_ = g.Wait() // what is not intact is copied, and fails there with a reason
+	return out
+}
+
+// ready reports whether all pages of e are known to be intact.
+func ready(image *pagestore.Image, e restore.Extent) bool {
+	for e.Pages > 0 {
+		_, n := image.Ready(e.Image, int(e.Pages))
+		if n == 0 {
+			return false
+		}
+		e.Image, e.Pages = e.Image+uint64(n), e.Pages-uint64(n)
+	}
+	return true
+}
+
+// check makes sure that all pages of e are intact.
+func check(image *pagestore.Image, e restore.Extent) bool {
+	for e.Pages > 0 {
+		_, n, err := image.Load(e.Image, int(e.Pages))
+		if err != nil {
+			return false
+		}
+		e.Image, e.Pages = e.Image+uint64(n), e.Pages-uint64(n)
+	}
+	return true
+}
