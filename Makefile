@@ -34,8 +34,8 @@ lint: ## go vet, gofmt, golangci-lint where it is installed
 fuzz: ## every fuzz target for a minute (FUZZTIME=1m)
 	scripts/fuzz.sh $(or $(FUZZTIME),1m)
 
-generate: ## docs that are made from code (command line reference)
-	go generate ./...
+generate: ## the command line reference, which is made from the programs
+	go test ./cmd/... -run Reference -update
 
 clean: ## what was built
 	rm -rf bin out

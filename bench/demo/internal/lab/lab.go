@@ -69,7 +69,7 @@ func New(ctx context.Context, config Config) (*Lab, error) {
 	if err := l.clear(ctx); err != nil {
 		return nil, fmt.Errorf("clear %s: %w", work, err)
 	}
-	if err := os.MkdirAll(work, 0o700); err != nil {
+	if err := os.MkdirAll(l.packs(), 0o700); err != nil {
 		return nil, err
 	}
 	return l, nil

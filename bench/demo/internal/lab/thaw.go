@@ -51,6 +51,11 @@ func (l *Lab) startThawd(ctx context.Context, name string, flags ...string) (*th
 
 func (l *Lab) store() string { return filepath.Join(l.work, "store") }
 
+// packs is the folder in the store that the container sees as packsTarget, a folder that there is in every root file system.
+func (l *Lab) packs() string { return filepath.Join(l.store(), "namespaces", "default", "packs") }
+
+const packsTarget = "/mnt"
+
 // importImages puts the frozen container into the store.
 func (l *Lab) importImages(ctx context.Context) (string, error) {
 	start := time.Now()
@@ -145,9 +150,11 @@ func (m *thawMode) name() report.Mode { return m.called }
 
 func (m *thawMode) restore(ctx context.Context, t *trial) error {
 	var err error
-	m.session, err = m.thawd.client.CreateSession(ctx, &control.SessionRequest{
-		Snapshot: snapshotName, WorkDir: t.work, Stream: m.stream,
-	})
+	request := control.SessionRequest{Snapshot: snapshotName, WorkDir: t.work, Stream: m.stream}
+	if m.called == report.Thaw {
+		request.Binds = []control.Bind{{Source: t.lab.packs(), Target: packsTarget}, {Source: t.lab.config.Rootfs, Target: "/"}}
+	}
+	m.session, err = m.thawd.client.CreateSession(ctx, &request)
 	if err != nil {
 		return err
 	}

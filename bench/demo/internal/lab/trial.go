@@ -52,6 +52,10 @@ func (l *Lab) newTrial() (*trial, error) {
 		Binds: []checkpoint.Bind{{
 			Source: filepath.Dir(filepath.Join(l.config.Examples, l.config.Workload.Script)),
 			Target: "/srv",
+		}, {
+			// Where the container sees the packs of the store that it will be in.
+			Source: l.packs(),
+			Target: packsTarget,
 		}},
 		CgroupsPath: "/" + id,
 	}
