@@ -78,8 +78,12 @@ var _ heap.Memory = (*taskMemory)(nil)
 
 // find looks for the memory of allocators in a mapping.
 func (m *taskMemory) find(of *mapping) ([]heap.Range, error) {
-	if i := m.at(of.start); i == len(m.runs) || m.runs[i].Addr >= of.end {
-		return nil, nil // nothing but zeros
+	var content uint64
+	for i := m.at(of.start); i < len(m.runs) && m.runs[i].Addr < of.end; i++ {
+		content += m.runs[i].Pages * restore.PageSize
+	}
+	if content < minMappable {
+		return nil, nil // a thread's stack, mostly
 	}
 	if of.status&statusHeap != 0 {
 		return heap.Brk(m, of.start, of.end)
@@ -94,15 +98,18 @@ func (m *taskMemory) at(addr uint64) int {
 
 // Read fills p with the bytes at addr. What is in no run is zero.
 func (m *taskMemory) Read(p []byte, addr uint64) error {
-	clear(p)
 	end := addr + uint64(len(p))
 	for i := m.at(addr); i < len(m.runs) && m.runs[i].Addr < end; i++ {
 		r := &m.runs[i]
 		from, to := max(addr, r.Addr), min(end, r.end())
-		if _, err := m.im.Reader(r.File).ReadAt(p[from-addr:to-addr], r.Offset+int64(from-r.Addr)); err != nil {
+		clear(p[:from-addr])
+		p = p[from-addr:]
+		if _, err := m.im.Reader(r.File).ReadAt(p[:to-from], r.Offset+int64(from-r.Addr)); err != nil {
 			return err
 		}
+		p, addr = p[to-from:], to
 	}
+	clear(p)
 	return nil
 }
 
