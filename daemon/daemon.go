@@ -22,6 +22,7 @@ type Daemon struct {
 	faults  *restore.Metrics
 	started time.Time
 	begun   chan struct{} // closed when Run has begun to take sessions
+	touched touched
 
 	mu       sync.Mutex
 	running  context.Context // protected by mu; Run's context while Run takes sessions, else nil

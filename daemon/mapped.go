@@ -56,7 +56,7 @@ func (o *origin) mapImages(dir string, binds []control.Bind) error {
 	if err := criu.MapFiles(o.images, dir, &p.plan); err != nil {
 		return errors.Join(err, os.RemoveAll(dir)) // links and small files
 	}
-	o.images = dir
+	o.images, o.fromPacks = dir, mapped
 	for pid, extents := range mapped {
 		l := o.layouts[pid]
 		o.layouts[pid] = l.Without(extents)

@@ -25,7 +25,10 @@ type origin struct {
 	layouts map[int]restore.Layout // by image pid
 	pages   uint64                 // with content, of all processes together, without those that are mapped
 	mapped  uint64                 // pages that the runtime maps from packs
-	release func() error
+
+	fromPacks map[int][]restore.Extent // what those are, by image pid
+	digest    pagestore.Digest         // of the snapshot
+	release   func() error
 
 	badPage atomic.Pointer[pagestore.PageError] // of the page that failed last
 }
@@ -56,7 +59,7 @@ func leased(snap *pagestore.Snapshot) (*origin, error) {
 	o := &origin{
 		name: snap.Name().String(), host: snap.Host(), images: snap.SkeletonDir(), layouts: map[int]restore.Layout{}, release: snap.Close,
 	}
-	o.image = image
+	o.image, o.digest = image, snap.Digest()
 	o.source = &notingSource{Image: image, bad: &o.badPage}
 	for _, space := range snap.Spaces() {
 		if space.Zombie() {
@@ -120,16 +123,37 @@ func openImages(dir string) (*origin, error) {
 // close gives up the lease. The source must not be in use any more.
 func (o *origin) close() error { return o.release() }
 
-// readAhead has what the runtime will open, and the first pages of the image, at most limit bytes, brought to the page cache, so
-// that the disk works while the runtime still prepares. Pages lie in the image, and in the packs of a fresh snapshot, in the
-// order of addresses; nothing is known yet of the order in which they will be wanted.
-func (o *origin) readAhead(ctx context.Context, limit int64, binds []control.Bind) {
+// readAhead has what the runtime will open, and pages of the image, at most limit bytes, brought to the page cache, so that the disk
+// works while the runtime still prepares. These are the pages that were touched after earlier restores; as long as nothing is
+// known of that, all pages, in the order of addresses, which is that of packs.
+func (o *origin) readAhead(ctx context.Context, limit int64, binds []control.Bind, known *touched) {
 	if limit > 0 && o.image != nil {
 		o.readFiles(ctx, binds)
+		if o.readTouched(limit, known) {
+			return
+		}
 	}
 	if pages := min(o.pages+o.mapped, uint64(max(limit, 0))/restore.PageSize); pages > 0 {
 		o.source.Prefetch(0, pages)
 	}
+}
+
+// readTouched reads what was touched after earlier restores, and reports whether anything is known of that. Of the rest, what is
+// copied is read as it is streamed, and what is mapped when the process comes to it.
+func (o *origin) readTouched(limit int64, known *touched) bool {
+	left := uint64(limit) / restore.PageSize
+	any := false
+	for pid, extents := range o.fromPacks {
+		hot, ok := known.among(o.digest, extents)
+		any = any || ok
+		l := o.layouts[pid]
+		for _, e := range append(hot, l.Extents...) {
+			n := min(e.Pages, left)
+			o.source.Prefetch(e.Image, n)
+			left -= n
+		}
+	}
+	return any
 }
 
 // failedPage returns the page that could not be had, or nil.

@@ -38,6 +38,9 @@ type session struct {
 	listener *criu.Listener
 	pages    *restore.Session
 
+	known *touched       // the daemon's
+	looks sync.WaitGroup // of known.watch
+
 	cancel context.CancelCauseFunc // ends the context below, with the reason
 	asked  context.Context         // ends when the session is told to end; run waits for it
 	done   chan struct{}           // closed at the end of run
@@ -53,7 +56,7 @@ type session struct {
 func (d *Daemon) open(r *control.SessionRequest) (_ *session, err error) {
 	s := &session{
 		id: newID(), request: *r, created: time.Now(), patience: d.opts.ConnectTimeout, readAhead: d.opts.ReadAhead,
-		done: make(chan struct{}),
+		known: &d.touched, done: make(chan struct{}),
 	}
 	if s.request.Stream == "" {
 		s.request.Stream = control.StreamAll
@@ -145,6 +148,7 @@ func (s *session) run(ctx context.Context) {
 	patience := time.AfterFunc(s.patience, func() { s.cancelWaiting(fmt.Errorf("%w (%v)", errNeverArrived, s.patience)) })
 	defer patience.Stop()
 
+	defer s.looks.Wait()
 	err := s.serve(ctx)
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err)
@@ -162,13 +166,16 @@ func (s *session) serve(ctx context.Context) error {
 	g.Go(func() {
 		if serveErr = criu.Serve(serveCtx, s.listener, s.pages, s.origin.layouts); serveErr == nil {
 			s.noteRunning()
+			if len(s.origin.fromPacks) > 0 {
+				s.looks.Go(func() { s.known.watch(ctx, s.origin, s.pages.Processes) })
+			}
 		}
 	})
 	g.Go(func() {
 		defer stopServing()
 		runErr = s.pages.Run(ctx)
 	})
-	g.Go(func() { s.origin.readAhead(serveCtx, s.readAhead, s.request.Binds) })
+	g.Go(func() { s.origin.readAhead(serveCtx, s.readAhead, s.request.Binds, s.known) })
 	g.Wait()
 	closeErr := s.origin.close()
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -75,6 +76,7 @@ type Session struct {
 	work       sync.Cond       // on mu: spaces has grown, or the stream has to stop
 	spaces     []*addressSpace // protected by mu; written by the reader only
 	added      []Process       // protected by mu; handed over by Add, taken by the reader
+	processes  []ProcessInfo   // protected by mu; all that were added
 	registered bool            // protected by mu
 	held       []fault         // protected by mu; of pages that cannot be had, on their way to the reader
 	returned   []job           // protected by mu; chunks that the reader has begun and left to the workers
@@ -125,8 +127,22 @@ func (s *Session) Add(p Process) error {
 		return fmt.Errorf("add process %d: %w", p.ID, ErrEnded)
 	}
 	s.added = append(s.added, p)
+	s.processes = append(s.processes, ProcessInfo{ID: p.ID, HostPID: p.HostPID})
 	s.wake.wake()
 	return nil
+}
+
+// ProcessInfo names a process of a session.
+type ProcessInfo struct {
+	ID      int // the pid that it had when it was frozen
+	HostPID int // its pid here; 0 if unknown
+}
+
+// Processes returns the processes that were added so far, those that have ended, too.
+func (s *Session) Processes() []ProcessInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.processes)
 }
 
 // Registered says that all processes have been added and all their regions are registered, and that none has run
