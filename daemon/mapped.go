@@ -28,7 +28,7 @@ const cachedShare = 98
 // mapImages makes in dir images that map memory from packs, as far as the processes will see packs and the memory is known to be
 // intact or can be checked at once, and has the origin's images and layouts be what is left. Memory that is fit for mapping
 // and not mapped is copied like all other.
-func (o *origin) mapImages(dir string, binds []control.Bind) error {
+func (o *origin) mapImages(dir string, binds []control.Bind, known *touched) error {
 	if o.image == nil || len(binds) == 0 {
 		return nil
 	}
@@ -50,6 +50,7 @@ func (o *origin) mapImages(dir string, binds []control.Bind) error {
 	if len(p.plan.Files) == 0 {
 		return nil
 	}
+	p.plan.Random = known.knows(o.digest)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}

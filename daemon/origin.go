@@ -139,7 +139,7 @@ func (o *origin) readAhead(ctx context.Context, limit int64, binds []control.Bin
 }
 
 // readTouched reads what was touched after earlier restores, and reports whether anything is known of that. Of the rest, what is
-// copied is read as it is streamed, and what is mapped when the process comes to it.
+// copied is read as it is streamed, and what is mapped when the process comes to it, or by readMapped.
 func (o *origin) readTouched(limit int64, known *touched) bool {
 	left := uint64(limit) / restore.PageSize
 	any := false
@@ -154,6 +154,15 @@ func (o *origin) readTouched(limit int64, known *touched) bool {
 		}
 	}
 	return any
+}
+
+// readMapped has all that is mapped read behind the processes, at leisure.
+func (o *origin) readMapped() {
+	for _, extents := range o.fromPacks {
+		for _, e := range extents {
+			o.source.Prefetch(e.Image, e.Pages)
+		}
+	}
 }
 
 // failedPage returns the page that could not be had, or nil.

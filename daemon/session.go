@@ -86,7 +86,7 @@ func (d *Daemon) open(r *control.SessionRequest) (_ *session, err error) {
 		return nil, err
 	}
 	s.mapped = filepath.Join(d.opts.RunDir, s.id+"-images")
-	if err := s.origin.mapImages(s.mapped, r.Binds); err != nil {
+	if err := s.origin.mapImages(s.mapped, r.Binds, s.known); err != nil {
 		s.log.Warn("all memory is copied, none mapped", "snapshot", s.origin.name, "err", err)
 	}
 	stream, err := restore.ParseStreamPolicy(string(s.request.Stream))
@@ -148,12 +148,15 @@ func (s *session) run(ctx context.Context) {
 	patience := time.AfterFunc(s.patience, func() { s.cancelWaiting(fmt.Errorf("%w (%v)", errNeverArrived, s.patience)) })
 	defer patience.Stop()
 
-	defer s.looks.Wait()
 	err := s.serve(ctx)
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
 	s.finish(err)
+	s.looks.Wait()
+	if err := s.origin.close(); err != nil {
+		s.log.Warn("close snapshot", "err", err)
+	}
 }
 
 // serve runs the server of the socket, the session of the memory, and the reading ahead until all have ended.
@@ -177,7 +180,6 @@ func (s *session) serve(ctx context.Context) error {
 	})
 	g.Go(func() { s.origin.readAhead(serveCtx, s.readAhead, s.request.Binds, s.known) })
 	g.Wait()
-	closeErr := s.origin.close()
 
 	switch st := s.pages.Stats(); {
 	case runErr != nil:
@@ -187,7 +189,7 @@ func (s *session) serve(ctx context.Context) error {
 	case st.PagesFailed > 0:
 		return fmt.Errorf("pages that could not be had: %d, the last one: %s", st.PagesFailed, st.LastError)
 	}
-	return closeErr
+	return nil
 }
 
 // noteRunning notes that the finish message has come.

@@ -69,6 +69,14 @@ func (t *touched) note(snapshot pagestore.Digest, pages []uint64) {
 	t.pages[snapshot] = set
 }
 
+// knows reports whether anything is known of the snapshot.
+func (t *touched) knows(snapshot pagestore.Digest) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.pages[snapshot]
+	return ok
+}
+
 // among returns the runs of the extents' pages that are known to be touched, in order. ok is false if nothing is known of the
 // snapshot.
 func (t *touched) among(snapshot pagestore.Digest, extents []restore.Extent) (hot []restore.Extent, ok bool) {
@@ -92,7 +100,8 @@ func (t *touched) among(snapshot pagestore.Digest, extents []restore.Extent) (ho
 	return hot, true
 }
 
-// watch looks at the processes of a session now and then, until ctx ends.
+// watch looks at the processes of a session now and then, until ctx ends, and has the rest of their memory read at last if they are
+// still there.
 func (t *touched) watch(ctx context.Context, o *origin, processes func() []restore.ProcessInfo) {
 	begin := time.Now()
 	for _, after := range touchLooks {
@@ -103,12 +112,18 @@ func (t *touched) watch(ctx context.Context, o *origin, processes func() []resto
 			return
 		case <-timer.C:
 		}
+		seen := 0
 		for _, p := range processes() {
 			// A process that is gone, or not ours to look into, tells nothing.
 			pages, _ := presentPages(p.HostPID, o.fromPacks[p.ID])
 			t.note(o.digest, pages)
+			seen += len(pages)
+		}
+		if seen == 0 {
+			return
 		}
 	}
+	o.readMapped()
 }
 
 // presentPages returns the image pages of the extents that the process has in its page tables, as far as it can be told.

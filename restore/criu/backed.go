@@ -103,6 +103,7 @@ func (im *Images) restoreAnonymous(mem *memoryMap, pages []Run) ([]Run, error) {
 			continue
 		}
 		m.status, m.flags, m.backed = statusRegular|statusAnonPrivate, m.flags|mapAnonymous, true
+		m.madvise &^= 1 << madvRandom
 		if m.start >= mem.brkStart && m.start < mem.brkEnd {
 			m.status |= statusHeap // the kernel says that of anonymous memory only
 		}
@@ -173,6 +174,9 @@ func (w *skeletonWriter) writeMM(t *Task) error {
 			v.Flags = proto.Uint32(v.GetFlags() | mapAnonymous)
 			v.Status = proto.Uint32(status[v.GetStart()])
 			v.Shmid, v.Pgoff, v.Fdflags = proto.Uint64(0), proto.Uint64(0), nil
+			if v.Madv != nil {
+				v.Madv = proto.Uint64(v.GetMadv() &^ (1 << madvRandom))
+			}
 		}
 		if n := len(out); n > 0 && (backed[v.GetStart()] || backed[out[n-1].GetStart()]) && continues(out[n-1], v) {
 			// As it was before it was mapped: mremap does not take what is two mappings.

@@ -26,6 +26,7 @@ const (
 	protRead  = 0x1
 	protWrite = 0x2
 
+	madvRandom     = 1
 	madvDontFork   = 10
 	madvHugePage   = 14
 	madvNoHugePage = 15
