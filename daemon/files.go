@@ -4,12 +4,12 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"thaw/control"
+	"thaw/restore"
 	"thaw/restore/criu"
 )
 
@@ -17,28 +17,35 @@ import (
 // fast only when it has much to do.
 const fileReaders = 8
 
-// readFiles has the kernel read the beginnings of the files that the runtime is about to open, libraries for the most part: as much
-// of each as it would read when the runtime looks at the first page. It returns when all have been asked for, or ctx ends.
-func (o *origin) readFiles(ctx context.Context, binds []control.Bind) {
-	names, err := criu.FileNames(o.images)
+// headPages is how much of each file is read in any case: the runtime looks into the head of each library.
+const headPages = 4
+
+// readFiles has the kernel read the files that the runtime and the processes are about to use, libraries for the most part: what
+// was touched after earlier restores, or, as long as nothing is known of that, as much of each as the kernel reads when the runtime
+// looks at its first page. It returns when all have been asked for, or ctx ends.
+func (o *origin) readFiles(ctx context.Context, binds []control.Bind, known *touched) {
+	names, err := criu.FileNames(o.skeleton)
 	if err != nil || len(binds) == 0 {
 		return // the runtime will say it better
 	}
-	paths := make(chan string)
+	runs := known.fileRuns(o.digest)
+	read := make(chan string)
 	var g sync.WaitGroup
 	for range fileReaders {
 		g.Go(func() {
-			for path := range paths {
-				touch(path)
+			for name := range read {
+				if path, ok := foundAt(name, binds); ok {
+					readFile(path, runs[name], runs != nil)
+				}
 			}
 		})
 	}
 	for _, name := range names {
-		if path, ok := foundAt(name, binds); ok && ctx.Err() == nil {
-			paths <- path
+		if ctx.Err() == nil {
+			read <- name
 		}
 	}
-	close(paths)
+	close(read)
 	g.Wait()
 }
 
@@ -51,12 +58,12 @@ func foundAt(name string, binds []control.Bind) (path string, ok bool) {
 			path, longest = filepath.Join(b.Source, rel), len(b.Target)
 		}
 	}
-	return path, longest >= 0 && !strings.Contains(name, " (deleted)")
+	return path, longest >= 0
 }
 
-// touch has the kernel read the first page of a file and what it reads along with it. What goes wrong is for those to notice who need
-// the file.
-func touch(path string) {
+// readFile has the kernel read runs of a file, or, if nothing is known, its first page and what the kernel reads along with that.
+// What goes wrong is for those to notice who need the file.
+func readFile(path string, runs []pageRun, known bool) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return
@@ -66,6 +73,16 @@ func touch(path string) {
 	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
 		return
 	}
+	if !known {
+		touchFirstPage(f)
+		return
+	}
+	for _, r := range append([]pageRun{{0, headPages}}, runs...) {
+		_ = unix.Fadvise(int(f.Fd()), int64(r.first)*restore.PageSize, int64(r.n)*restore.PageSize, unix.FADV_WILLNEED)
+	}
+}
+
+func touchFirstPage(f *os.File) {
 	page, err := unix.Mmap(int(f.Fd()), 0, unix.Getpagesize(), unix.PROT_READ, unix.MAP_PRIVATE)
 	if err != nil {
 		return

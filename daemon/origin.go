@@ -17,14 +17,15 @@ import (
 // An origin is what a session restores from: a snapshot of the store, or a folder of plain CRIU images. Once it is made, mapImages
 // included, it is immutable but for the failures that it notes, and safe for concurrent use.
 type origin struct {
-	name    string          // full name of the snapshot; empty for plain images
-	host    json.RawMessage // what the snapshot says of its host; nil for plain images
-	images  string          // folder for the runtime
-	source  restore.PageSource
-	image   *pagestore.Image       // nil for plain images
-	layouts map[int]restore.Layout // by image pid
-	pages   uint64                 // with content, of all processes together, without those that are mapped
-	mapped  uint64                 // pages that the runtime maps from packs
+	name     string          // full name of the snapshot; empty for plain images
+	host     json.RawMessage // what the snapshot says of its host; nil for plain images
+	images   string          // folder for the runtime
+	skeleton string          // the snapshot's own; empty for plain images
+	source   restore.PageSource
+	image    *pagestore.Image       // nil for plain images
+	layouts  map[int]restore.Layout // by image pid
+	pages    uint64                 // with content, of all processes together, without those that are mapped
+	mapped   uint64                 // pages that the runtime maps from packs
 
 	fromPacks map[int][]restore.Extent // what those are, by image pid
 	digest    pagestore.Digest         // of the snapshot
@@ -57,7 +58,7 @@ func leased(snap *pagestore.Snapshot) (*origin, error) {
 		return nil, err
 	}
 	o := &origin{
-		name: snap.Name().String(), host: snap.Host(), images: snap.SkeletonDir(), layouts: map[int]restore.Layout{}, release: snap.Close,
+		name: snap.Name().String(), host: snap.Host(), images: snap.SkeletonDir(), skeleton: snap.SkeletonDir(), layouts: map[int]restore.Layout{}, release: snap.Close,
 	}
 	o.image, o.digest = image, snap.Digest()
 	o.source = &notingSource{Image: image, bad: &o.badPage}
@@ -128,7 +129,7 @@ func (o *origin) close() error { return o.release() }
 // known of that, all pages, in the order of addresses, which is that of packs.
 func (o *origin) readAhead(ctx context.Context, limit int64, binds []control.Bind, known *touched) {
 	if limit > 0 && o.image != nil {
-		o.readFiles(ctx, binds)
+		o.readFiles(ctx, binds, known)
 		if o.readTouched(limit, known) {
 			return
 		}
@@ -141,19 +142,25 @@ func (o *origin) readAhead(ctx context.Context, limit int64, binds []control.Bin
 // readTouched reads what was touched after earlier restores, and reports whether anything is known of that. Of the rest, what is
 // copied is read as it is streamed, and what is mapped when the process comes to it, or by readMapped.
 func (o *origin) readTouched(limit int64, known *touched) bool {
+	if !known.knows(o.digest) {
+		return false
+	}
 	left := uint64(limit) / restore.PageSize
-	any := false
+	ask := func(page, pages uint64) {
+		n := min(pages, left)
+		o.source.Prefetch(page, n)
+		left -= n
+	}
 	for pid, extents := range o.fromPacks {
-		hot, ok := known.among(o.digest, extents)
-		any = any || ok
+		for _, r := range known.imageRuns(o.digest, extents) {
+			ask(r.first, r.n)
+		}
 		l := o.layouts[pid]
-		for _, e := range append(hot, l.Extents...) {
-			n := min(e.Pages, left)
-			o.source.Prefetch(e.Image, n)
-			left -= n
+		for _, e := range l.Extents {
+			ask(e.Image, e.Pages)
 		}
 	}
-	return any
+	return true
 }
 
 // readMapped has all that is mapped read behind the processes, at leisure.

@@ -12,24 +12,31 @@ import (
 
 	"thaw/pagestore"
 	"thaw/restore"
+	"thaw/restore/criu"
 )
 
 // touchLooks is when a restored process is looked at, counted from the runtime's finish message: the first call of a function is
 // over after one of these times, and a process that has ended by then has shown what it needs before.
 var touchLooks = []time.Duration{100 * time.Millisecond, 300 * time.Millisecond, time.Second}
 
-// maxTouched bounds the snapshots that are remembered, at one bit for each page of their images.
+// maxTouched bounds the snapshots that are remembered, at one bit for each page of their images and of the files that they map.
 const maxTouched = 256
 
-// touched remembers which of the pages that processes mapped from packs they have touched soon after their restore, by snapshot. It
-// decides only what is read from the disk first. It is safe for concurrent use, and forgotten with thawd.
+// touched remembers what processes have touched soon after their restore of memory that is mapped from files, packs above all, by
+// snapshot. It decides only what is read from the disk first. It is safe for concurrent use, and forgotten with thawd.
 type touched struct {
 	mu    sync.Mutex
-	pages map[pagestore.Digest]pageSet // protected by mu
-	order []pagestore.Digest           // protected by mu; by first use
+	sets  map[pagestore.Digest]*touchedSet // protected by mu
+	order []pagestore.Digest               // protected by mu; by first use
 }
 
-// A pageSet has a bit for each page of an image.
+// A touchedSet is what is known of one snapshot: pages of its image, and of files by their path for the processes.
+type touchedSet struct {
+	image pageSet
+	files map[string]pageSet
+}
+
+// A pageSet has a bit for each page of an image or a file.
 type pageSet []uint64
 
 func (s pageSet) has(page uint64) bool {
@@ -38,72 +45,99 @@ func (s pageSet) has(page uint64) bool {
 
 // add returns s with a page.
 func (s pageSet) add(page uint64) pageSet {
-	for page/64 >= uint64(len(s)) {
-		s = append(s, 0)
+	if need := page/64 + 1; need > uint64(len(s)) {
+		s = append(s, make([]uint64, need-uint64(len(s)))...)
 	}
 	s[page/64] |= 1 << (page % 64)
 	return s
 }
 
-// note adds pages of the snapshot's image.
-func (t *touched) note(snapshot pagestore.Digest, pages []uint64) {
-	if len(pages) == 0 {
-		return
+// A pageRun is n pages from page first on.
+type pageRun struct{ first, n uint64 }
+
+// runs returns the pages of the set from first on, n at most, as runs.
+func (s pageSet) runs(first, n uint64) []pageRun {
+	var out []pageRun
+	for p := first; p < first+n; p++ {
+		if !s.has(p) {
+			continue
+		}
+		begin := p
+		for p++; p < first+n && s.has(p); p++ {
+		}
+		out = append(out, pageRun{begin, p - begin})
 	}
+	return out
+}
+
+// all returns all pages of the set as runs.
+func (s pageSet) all() []pageRun { return s.runs(0, uint64(len(s))*64) }
+
+// note has do add to what is known of a snapshot.
+func (t *touched) note(snapshot pagestore.Digest, do func(*touchedSet)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.pages == nil {
-		t.pages = make(map[pagestore.Digest]pageSet)
-	}
-	set, known := t.pages[snapshot]
-	if !known {
+	set := t.sets[snapshot]
+	if set == nil {
+		if t.sets == nil {
+			t.sets = make(map[pagestore.Digest]*touchedSet)
+		}
+		set = &touchedSet{files: make(map[string]pageSet)}
+		t.sets[snapshot] = set
 		t.order = append(t.order, snapshot)
 		if len(t.order) > maxTouched {
-			delete(t.pages, t.order[0])
+			delete(t.sets, t.order[0])
 			t.order = t.order[1:]
 		}
 	}
-	for _, p := range pages {
-		set = set.add(p)
-	}
-	t.pages[snapshot] = set
+	do(set)
 }
 
 // knows reports whether anything is known of the snapshot.
 func (t *touched) knows(snapshot pagestore.Digest) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, ok := t.pages[snapshot]
-	return ok
+	return t.sets[snapshot] != nil
 }
 
-// among returns the runs of the extents' pages that are known to be touched, in order. ok is false if nothing is known of the
-// snapshot.
-func (t *touched) among(snapshot pagestore.Digest, extents []restore.Extent) (hot []restore.Extent, ok bool) {
+// imageRuns returns the pages of the image among the extents that are known to be touched.
+func (t *touched) imageRuns(snapshot pagestore.Digest, extents []restore.Extent) []pageRun {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	set, ok := t.pages[snapshot]
-	if !ok {
-		return nil, false
+	set := t.sets[snapshot]
+	if set == nil {
+		return nil
 	}
+	var out []pageRun
 	for _, e := range extents {
-		for i := uint64(0); i < e.Pages; i++ {
-			if !set.has(e.Image + i) {
-				continue
-			}
-			first := i
-			for i++; i < e.Pages && set.has(e.Image+i); i++ {
-			}
-			hot = append(hot, restore.Extent{Addr: e.Addr + first*restore.PageSize, Pages: i - first, Image: e.Image + first})
-		}
+		out = append(out, set.image.runs(e.Image, e.Pages)...)
 	}
-	return hot, true
+	return out
+}
+
+// fileRuns returns the pages of files that are known to be touched, by path.
+func (t *touched) fileRuns(snapshot pagestore.Digest) map[string][]pageRun {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	set := t.sets[snapshot]
+	if set == nil {
+		return nil
+	}
+	out := make(map[string][]pageRun, len(set.files))
+	for path, pages := range set.files {
+		out[path] = pages.all()
+	}
+	return out
 }
 
 // watch looks at the processes of a session now and then, until ctx ends, and has the rest of their memory read at last if they are
 // still there.
 func (t *touched) watch(ctx context.Context, o *origin, processes func() []restore.ProcessInfo) {
 	begin := time.Now()
+	files, err := criu.FileRanges(o.skeleton)
+	if err != nil {
+		files = nil // then packs alone are known of
+	}
 	for _, after := range touchLooks {
 		timer := time.NewTimer(after - time.Since(begin))
 		select {
@@ -112,46 +146,65 @@ func (t *touched) watch(ctx context.Context, o *origin, processes func() []resto
 			return
 		case <-timer.C:
 		}
-		seen := 0
+		seen := false
 		for _, p := range processes() {
-			// A process that is gone, or not ours to look into, tells nothing.
-			pages, _ := presentPages(p.HostPID, o.fromPacks[p.ID])
-			t.note(o.digest, pages)
-			seen += len(pages)
+			seen = t.look(o, p, files[p.ID]) || seen
 		}
-		if seen == 0 {
+		if !seen {
 			return
 		}
 	}
 	o.readMapped()
 }
 
-// presentPages returns the image pages of the extents that the process has in its page tables, as far as it can be told.
-func presentPages(pid int, extents []restore.Extent) (pages []uint64, err error) {
-	if pid == 0 || len(extents) == 0 {
-		return nil, nil
+// look notes what a process has touched so far. It reports whether the process could be looked at; one that is gone, or not ours to
+// look into, tells nothing.
+func (t *touched) look(o *origin, p restore.ProcessInfo, files []criu.FileRange) (seen bool) {
+	if p.HostPID == 0 {
+		return false
 	}
-	f, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", pid))
+	f, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", p.HostPID))
 	if err != nil {
-		return nil, err
+		return false
 	}
 	defer f.Close()
+	var image []uint64
+	for _, e := range o.fromPacks[p.ID] {
+		eachPresent(f, e.Addr, e.Pages, func(i uint64) { image = append(image, e.Image+i) })
+	}
+	if len(image) == 0 {
+		return false
+	}
+	t.note(o.digest, func(set *touchedSet) {
+		for _, page := range image {
+			set.image = set.image.add(page)
+		}
+		for _, r := range files {
+			pages := set.files[r.Path]
+			eachPresent(f, r.Addr, r.Pages, func(i uint64) { pages = pages.add(uint64(r.Offset)/restore.PageSize + i) })
+			if pages != nil {
+				set.files[r.Path] = pages
+			}
+		}
+	})
+	return true
+}
+
+// eachPresent calls do with the number of each of the pages from addr on that a process has in its page tables, as its pagemap tells.
+func eachPresent(pagemap io.ReaderAt, addr, pages uint64, do func(i uint64)) {
 	const present = 1 << 63
 	buf := make([]byte, 8<<10)
-	for _, e := range extents {
-		for done := uint64(0); done < e.Pages; {
-			n := min(e.Pages-done, uint64(len(buf))/8)
-			got, err := f.ReadAt(buf[:n*8], int64(e.Addr/restore.PageSize+done)*8)
-			for i := 0; i+8 <= got; i += 8 {
-				if binary.LittleEndian.Uint64(buf[i:])&present != 0 {
-					pages = append(pages, e.Image+done+uint64(i)/8)
-				}
+	for done := uint64(0); done < pages; {
+		n := min(pages-done, uint64(len(buf))/8)
+		got, err := pagemap.ReadAt(buf[:n*8], int64(addr/restore.PageSize+done)*8)
+		for i := 0; i+8 <= got; i += 8 {
+			if binary.LittleEndian.Uint64(buf[i:])&present != 0 {
+				do(done + uint64(i)/8)
 			}
-			if got == 0 || err != nil && !errors.Is(err, io.EOF) {
-				return pages, err
-			}
-			done += uint64(got) / 8
 		}
+		if got < 8 || err != nil && !errors.Is(err, io.EOF) {
+			return
+		}
+		done += uint64(got) / 8
 	}
-	return pages, nil
 }

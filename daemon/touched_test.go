@@ -10,37 +10,42 @@ import (
 
 	"thaw/pagestore"
 	"thaw/restore"
+	"thaw/restore/criu"
 )
 
 func TestWhatIsTouchedIsRememberedByTheSnapshot(t *testing.T) {
 	var known touched
 	a, b := pagestore.Digest{1}, pagestore.Digest{2}
 	extents := []restore.Extent{{Addr: base, Pages: 10, Image: 100}, {Addr: base + 1<<30, Pages: 200, Image: 300}}
-	if _, ok := known.among(a, extents); ok {
+	if known.knows(a) || known.imageRuns(a, extents) != nil || known.fileRuns(a) != nil {
 		t.Error("something is known of a snapshot that was never restored")
 	}
-	known.note(a, nil)
-	if _, ok := known.among(a, extents); ok {
-		t.Error("a process that touched nothing counts as knowledge")
+	add := func(pages ...uint64) {
+		known.note(a, func(s *touchedSet) {
+			for _, p := range pages {
+				s.image = s.image.add(p)
+				s.files["/lib/x.so"] = s.files["/lib/x.so"].add(p)
+			}
+		})
 	}
-	known.note(a, []uint64{99, 100, 101, 109, 110, 5000})
-	known.note(a, []uint64{363, 364, 102, 499})
-	got, ok := known.among(a, extents)
-	want := []restore.Extent{
-		{Addr: base, Pages: 3, Image: 100}, {Addr: base + 9*restore.PageSize, Pages: 1, Image: 109},
-		{Addr: base + 1<<30 + 63*restore.PageSize, Pages: 2, Image: 363}, {Addr: base + 1<<30 + 199*restore.PageSize, Pages: 1, Image: 499},
+	add(99, 100, 101, 109, 110, 5000)
+	add(363, 364, 102, 499)
+	want := []pageRun{{100, 3}, {109, 1}, {363, 2}, {499, 1}}
+	if diff := cmp.Diff(want, known.imageRuns(a, extents), cmp.AllowUnexported(pageRun{})); diff != "" {
+		t.Errorf("of the image, -want +got:\n%s", diff)
 	}
-	if diff := cmp.Diff(want, got); diff != "" || !ok {
-		t.Errorf("known: %v, -want +got:\n%s", ok, diff)
+	files := map[string][]pageRun{"/lib/x.so": {{99, 4}, {109, 2}, {363, 2}, {499, 1}, {5000, 1}}}
+	if diff := cmp.Diff(files, known.fileRuns(a), cmp.AllowUnexported(pageRun{})); diff != "" {
+		t.Errorf("of files, -want +got:\n%s", diff)
 	}
-	if _, ok := known.among(b, extents); ok {
+	if known.knows(b) {
 		t.Error("what is known of one snapshot is taken for another")
 	}
 	for i := range maxTouched {
-		known.note(pagestore.Digest{3, byte(i), byte(i >> 8)}, []uint64{1})
+		known.note(pagestore.Digest{3, byte(i), byte(i >> 8)}, func(*touchedSet) {})
 	}
-	if _, ok := known.among(a, extents); ok || len(known.pages) != maxTouched {
-		t.Errorf("%d snapshots are remembered, want the last %d", len(known.pages), maxTouched)
+	if known.knows(a) || len(known.sets) != maxTouched {
+		t.Errorf("%d snapshots are remembered, want the last %d", len(known.sets), maxTouched)
 	}
 }
 
@@ -59,14 +64,22 @@ func TestPagesThatAProcessHasAreSeen(t *testing.T) {
 		memory[page*restore.PageSize] = 1
 	}
 	start := uint64(uintptr(unsafe.Pointer(&memory[0])))
-	got, err := presentPages(os.Getpid(), []restore.Extent{{Addr: start, Pages: n, Image: 7}})
-	if err != nil {
-		t.Fatal(err)
+	var known touched
+	o := &origin{fromPacks: map[int][]restore.Extent{imagePID: {{Addr: start, Pages: n, Image: 7}}}}
+	files := []criu.FileRange{{PageRange: criu.PageRange{Addr: start + 2047*restore.PageSize, Pages: 10}, Path: "/lib/x.so", Offset: 64 * restore.PageSize}}
+	if !known.look(o, restore.ProcessInfo{ID: imagePID, HostPID: os.Getpid()}, files) {
+		t.Fatal("this process cannot be looked at")
 	}
-	if diff := cmp.Diff([]uint64{7, 8, 7 + 2047, 7 + 2048, 7 + n - 1}, got); diff != "" {
-		t.Errorf("-want +got:\n%s", diff)
+	want := []pageRun{{7, 2}, {7 + 2047, 2}, {7 + n - 1, 1}}
+	if diff := cmp.Diff(want, known.imageRuns(o.digest, o.fromPacks[imagePID]), cmp.AllowUnexported(pageRun{})); diff != "" {
+		t.Errorf("of the image, -want +got:\n%s", diff)
 	}
-	if got, err := presentPages(1<<22, []restore.Extent{{Addr: start, Pages: n}}); err == nil || got != nil {
-		t.Errorf("a process that cannot be has %v, %v", got, err)
+	if diff := cmp.Diff(map[string][]pageRun{"/lib/x.so": {{64, 2}}}, known.fileRuns(o.digest), cmp.AllowUnexported(pageRun{})); diff != "" {
+		t.Errorf("of files, -want +got:\n%s", diff)
+	}
+	for _, pid := range []int{0, 1 << 22} {
+		if known.look(o, restore.ProcessInfo{ID: imagePID, HostPID: pid}, nil) {
+			t.Errorf("process %d, which cannot be, was looked at", pid)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strconv"
 	"strings"
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
@@ -328,4 +329,47 @@ func eachFile(dir string, do func(*fdinfo.FileEntry)) error {
 		}
 	})
 	return err
+}
+
+// A FileRange is a part of a task's memory that is mapped from a file.
+type FileRange struct {
+	PageRange
+	Path   string // as the tasks see it
+	Offset int64  // in the file, in bytes
+}
+
+// FileRanges returns, by image pid, what a restore from the images in dir maps from files.
+func FileRanges(dir string) (map[int][]FileRange, error) {
+	names := make(map[uint64]string)
+	err := eachFile(dir, func(e *fdinfo.FileEntry) {
+		if e.Reg != nil {
+			names[uint64(e.GetId())] = e.Reg.GetName()
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[int][]FileRange)
+	for _, e := range entries {
+		id, ok := imageID(e.Name(), "mm-")
+		pid, err := strconv.Atoi(id)
+		if !ok || err != nil {
+			continue
+		}
+		mem, err := readImage(filepath.Join(dir, e.Name()), e.Name(), magicMM, parseMM)
+		if err != nil {
+			return nil, err
+		}
+		for i := range mem.mappings {
+			m := &mem.mappings[i]
+			if path := names[m.file]; path != "" && m.status&(statusFilePrivate|statusFileShared) != 0 {
+				out[pid] = append(out[pid], FileRange{PageRange{m.start, (m.end - m.start) / restore.PageSize}, path, int64(m.offset)})
+			}
+		}
+	}
+	return out, nil
 }

@@ -15,6 +15,7 @@ const (
 	statusStack       = 1 << 1
 	statusHeap        = 1 << 5 // the brk heap
 	statusFilePrivate = 1 << 6
+	statusFileShared  = 1 << 7
 	statusAnonPrivate = 1 << 9
 	statusGuard       = 1 << 16 // not a mapping: a range inside one that MADV_GUARD_INSTALL guards
 
