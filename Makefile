@@ -6,7 +6,7 @@ export THAW_DEPS ?= $(CURDIR)/.deps
 DEMO_PACKAGES := runc mmdebstrap iproute2 curl
 TEST_PACKAGES := gcc libc6-dev podman
 
-.PHONY: build deps test-deps demo demo-large test test-race lint fuzz generate clean clean-deps
+.PHONY: build deps test-deps demo demo-large test test-race zdtm lint fuzz generate clean clean-deps
 
 build: ## build bin/thawd and bin/thaw
 	go build -o bin/ ./cmd/...
@@ -30,6 +30,9 @@ test: ## all tests, the privileged ones too, with a summary
 
 test-race: ## the tests of what runs concurrently, under the race detector
 	scripts/test.sh -race ./uffd/... ./pagestore/... ./restore/... ./control/... ./daemon/... ./internal/...
+
+zdtm: deps build ## CRIU's own tests of lazy restores, with thawd in the place of its daemon (ZDTM_FLAGS="-f h tls"); half an hour
+	scripts/zdtm.sh $(ZDTM_FLAGS)
 
 lint: ## go vet, gofmt, golangci-lint where it is installed
 	scripts/lint.sh
