@@ -205,6 +205,9 @@ func TestDaemonKeepsWhatItIsGiven(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
+	if err := os.WriteFile(filepath.Join(work, "pid"), []byte("1234567 of a server that is gone"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	d := command(t, "-D", dir, "-W", work, "-d", "--pidfile", "pid", "-v3", "-o", "-", "--status-fd", "3", "--no-default-config")
 	d.cmd.Stdout, d.cmd.ExtraFiles = logEnd, []*os.File{theirs}
 	err = d.cmd.Run()
