@@ -4,13 +4,15 @@
 # Each test runs twice: with CRIU's daemon, then with ours. What fails with both in the same way is CRIU's or this machine's,
 # and so is what fails when CRIU dumps; all else that fails with ours is our failure, and makes the exit code 1. The tests
 # are those that have to do with memory, processes and threads; -a takes all that there are (hours). Flavors are CRIU's: h
-# on the host, ns in namespaces, uns in a user namespace as well; all by default. Modes, lazy and remote by default:
+# on the host, ns in namespaces, uns in a user namespace as well; all by default. Modes, lazy, store and remote by default:
 #
-#   lazy     the pages come from the images
-#   pre      the same, after two dumps in advance: the images have parents
-#   remote   the pages come from CRIU's page server
-#   tls      the same, over TLS
-#   migrate  the pages come from a lazy dump
+#   lazy       the pages come from the images
+#   pre        the same, after two dumps in advance: the images have parents
+#   store      the images become a snapshot in a store, whose skeleton CRIU restores
+#   store-pre  both
+#   remote     the pages come from CRIU's page server
+#   tls        the same, over TLS
+#   migrate    the pages come from a lazy dump
 #
 # CRIU's sources are fetched from Debian, are used where they lie, and are no part of Thaw.
 . "$(dirname "$0")/lib.sh"
@@ -31,6 +33,8 @@ tests=(
 declare -A mode_options=(
 	[lazy]="--lazy-pages"
 	[pre]="--lazy-pages --pre 2 -x maps02"
+	[store]="--lazy-pages"
+	[store-pre]="--lazy-pages --pre 2 -x maps02"
 	[remote]="--remote-lazy-pages"
 	[tls]="--remote-lazy-pages --tls"
 	[migrate]="--lazy-migrate -x ptrace_sig"
@@ -48,10 +52,10 @@ while [ $# -gt 0 ]; do
 	shift
 done
 [ ${#flavors[@]} -gt 0 ] || flavors=(h ns uns)
-[ ${#modes[@]} -gt 0 ] || modes=(lazy remote)
+[ ${#modes[@]} -gt 0 ] || modes=(lazy store remote)
 
 need_root "running CRIU's tests" "freezes and restores processes, and makes namespaces"
-[ -x "$repo/bin/thawd" ] || die "bin/thawd is missing: make build"
+[ -x "$repo/bin/thawd" ] && [ -x "$repo/bin/thaw" ] || die "bin/thawd or bin/thaw is missing: make build"
 zdtm=$deps/zdtm
 mkdir -p "$zdtm"
 zdtm=$(cd "$zdtm" && pwd -P)
@@ -133,12 +137,16 @@ restore_sysctls() {
 
 # run_zdtm WHO MODE FLAVOR: one run of the suite, with its results in $zdtm/report/MODE-FLAVOR-WHO.
 run_zdtm() {
-	local report=$zdtm/report/$2-$3-$1 select=(-a) status=0
+	local report=$zdtm/report/$2-$3-$1 criu=$zdtm/$1/criu select=(-a) status=0
+	case $1-$2 in thaw-store*)
+		criu=$zdtm/thaw/criu-store
+		rm -rf --one-file-system "$zdtm/store"
+	esac
 	# Each test by its name: zdtm leaves out what is marked as "manual" where it chooses itself.
 	[ -n "$all" ] || mapfile -t select < <(printf -- '-t\nzdtm/%s\n' "${tests[@]}")
 	rm -rf --one-file-system "$report"
 	cd "$source/test"
-	TMPDIR=$zdtm/tmp python3 zdtm.py run "${select[@]}" -f "$3" ${mode_options[$2]} --criu-bin "$zdtm/$1/criu" \
+	TMPDIR=$zdtm/tmp python3 zdtm.py run "${select[@]}" -f "$3" ${mode_options[$2]} --criu-bin "$criu" \
 		--pycriu-search-path ../lib --keep-going --ignore-taint -p "$(nproc)" --report "$report" || status=$?
 	# 1 is a test that failed, and comes with a result for each.
 	[ $status -le 1 ] && [ "$(sed -n 's/^1\.\.//p' "$report/criu-testreport.tap")" = "$(grep -cE '^(not )?ok ' "$report/criu-testreport.tap")" ]
@@ -150,7 +158,7 @@ results() {
 		/^(not )?ok / { if (failed != "") print "failed " failed " " step; failed = step = "" }
 		/^ok / { sub(/^zdtm\//, "", $4); if ($6 == "SKIP") { $1 = "skipped"; $2 = $4; $3 = $4 = $5 = $6 = ""; print } else print "passed " $4 }
 		/^not ok / { sub(/^zdtm\//, "", $5); failed = $5 }
-		/# Test .* FAIL at .* #/ && failed != "" { step = $0; sub(/.* FAIL/, "", step); sub(/ #+ *$/, "", step) }
+		/# Test .* FAIL at .* #/ && failed != "" { step = $0; sub(/.* FAIL/, "", step); sub(/ *#+.*/, "", step) }
 		END { if (failed != "") print "failed " failed " " step }' "$1" | tr -s ' ' | LC_ALL=C sort -k2,2
 }
 
@@ -171,7 +179,25 @@ cat >"$zdtm/thaw/criu" <<WRAP
 [ "\$1" = lazy-pages ] && exec '$repo/bin/thawd' "\$@"
 exec '$deps/bin/criu' "\$@"
 WRAP
-chmod 755 "$zdtm/thaw/criu"
+# For the modes with a store: the pages leave the images, for both who read them.
+cat >"$zdtm/thaw/criu-store" <<WRAP
+#!/bin/bash
+set -e
+[ "\$1" = lazy-pages ] || [ "\$1" = restore ] || exec '$deps/bin/criu' "\$@"
+args=("\$@")
+for ((i = 0; i < \$#; i++)); do
+	[ "\${args[i]}" != --images-dir ] || at=\$((i + 1))
+done
+images=\${args[at]}
+name=\$(realpath "\$images" | sha256sum | cut -c1-16)
+args[at]=$zdtm/store/namespaces/default/snapshots/\$name/skeleton
+args+=(--work-dir "\$images")
+[ "\$1" = restore ] && exec '$deps/bin/criu' "\${args[@]}"
+'$repo/bin/thaw' snapshot rm "\$name" --store '$zdtm/store' --quiet >/dev/null 2>&1 || true # of a process with the same pid
+'$repo/bin/thaw' snapshot import "\$images" --name "\$name" --store '$zdtm/store' --quiet
+exec '$repo/bin/thawd' "\${args[@]}"
+WRAP
+chmod 755 "$zdtm/thaw/criu" "$zdtm/thaw/criu-store"
 
 trap restore_sysctls EXIT
 set_sysctl vm.unprivileged_userfaultfd 1 # restores in user namespaces
