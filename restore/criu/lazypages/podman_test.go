@@ -68,13 +68,11 @@ func (p *pod) file(name string) string { return filepath.Join(p.dir, name) }
 func (p *pod) run(t *testing.T, args ...string) string {
 	t.Helper()
 	cmd := p.command(args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		var stderr []byte
-		if ee, ok := err.(*exec.ExitError); ok {
-			stderr = ee.Stderr
-		}
-		t.Errorf("podman %s: %v\n%s", strings.Join(args, " "), err, stderr)
+		t.Errorf("podman %s: %v\n%s", strings.Join(args, " "), err, &stderr)
 	}
 	return strings.TrimSpace(string(out))
 }
