@@ -130,8 +130,10 @@ set_sysctl() {
 	undo+=("$file" "$(cat "$file")")
 	printf '%s\n' "$2" >"$file"
 }
-restore_sysctls() {
-	local i
+clean_up() {
+	local i running
+	running=$(jobs -p)
+	[ -z "$running" ] || kill $running # an interrupt from the terminal does not reach it
 	for ((i = 0; i < ${#undo[@]}; i += 2)); do printf '%s\n' "${undo[i + 1]}" >"${undo[i]}"; done
 }
 
@@ -147,7 +149,9 @@ run_zdtm() {
 	rm -rf --one-file-system "$report"
 	cd "$source/test"
 	TMPDIR=$zdtm/tmp python3 zdtm.py run "${select[@]}" -f "$3" ${mode_options[$2]} --criu-bin "$criu" \
-		--pycriu-search-path ../lib --keep-going --ignore-taint -p "$(nproc)" --report "$report" || status=$?
+		--pycriu-search-path ../lib --keep-going --ignore-taint -p "$(nproc)" --report "$report" &
+	trap "kill $!" INT TERM
+	wait $! || status=$?
 	# 1 is a test that failed. There is a result for each test in any case.
 	[ $status -le 1 ] && [ -s "$report/criu-testreport.tap" ] && [ "$(sed -n 's/^1\.\.//p' "$report/criu-testreport.tap")" = "$(grep -cE '^(not )?ok ' "$report/criu-testreport.tap")" ]
 }
@@ -199,7 +203,7 @@ exec '$repo/bin/thawd' "\${args[@]}"
 WRAP
 chmod 755 "$zdtm/thaw/criu" "$zdtm/thaw/criu-store"
 
-trap restore_sysctls EXIT
+trap clean_up EXIT
 set_sysctl vm.unprivileged_userfaultfd 1 # restores in user namespaces
 [ "$(cat /proc/sys/fs/pipe-max-size)" -ge 4194304 ] || set_sysctl fs.pipe-max-size 4194304 # CRIU's page server
 set_sysctl vm.nr_hugepages "$(cat /proc/sys/vm/nr_hugepages)" # zdtm sets it, and does not put it back when it is stopped
