@@ -24,7 +24,7 @@ tests=(
 	static/{maps00,maps01,maps02,maps03,maps04,maps05,maps06,maps09,maps10,maps11,maps12,maps_file_prot,mem-touch,mprotect00}
 	static/{grow_map,grow_map02,grow_map03,cow00,cow01,mlock_setuid,thp_disable,uffd-events,unlink_mmap00,unlink_mmap01}
 	static/{shm,shm-mp,shmemfd,shmemfd-priv,memfd00,memfd01,memfd02,memfd03,memfd04,vdso01,vdso02,aio00,aio01}
-	static/{seccomp_filter_threads,ptrace_sig,timens_for_kids,pidfd_child,pidfd_of_thread,selfexe00}
+	static/{seccomp_filter_threads,ptrace_sig,timens_for_kids,pidfd_child,selfexe00}
 	transition/{fork,fork2,thread-bomb,stack,lazy-thp,maps007,maps008,rseq01,rseq03,pid_reuse,ptrace,shmem,ipc,epoll,file_aio}
 	transition/{pipe_loop00,pipe_shared00,file_read,socket_loop00}
 )
