@@ -4,17 +4,20 @@ SHELL := /bin/bash
 export THAW_DEPS ?= $(CURDIR)/.deps
 # Debian packages of the host: what set-up, demo and tests run.
 DEMO_PACKAGES := runc mmdebstrap iproute2 curl
-TEST_PACKAGES := gcc libc6-dev
+TEST_PACKAGES := gcc libc6-dev podman
 
-.PHONY: build deps demo demo-large test test-race lint fuzz generate clean clean-deps
+.PHONY: build deps test-deps demo demo-large test test-race zdtm lint fuzz generate clean clean-deps
 
 build: ## build bin/thawd and bin/thaw
 	go build -o bin/ ./cmd/...
 
 deps: ## system packages, CRIU and the root file system, once
-	scripts/setup-system.sh $(DEMO_PACKAGES) $(TEST_PACKAGES)
+	scripts/setup-system.sh $(DEMO_PACKAGES)
 	scripts/setup-criu.sh
 	scripts/setup-rootfs.sh
+
+test-deps: deps ## and what the tests need besides
+	scripts/setup-system.sh $(TEST_PACKAGES)
 
 demo: deps build ## freeze and thaw a MiniLM embedder; compare with cold start and CRIU; out/demo/report.json
 	go run ./bench/demo -workload minilm -out out/demo $(DEMO_FLAGS)
@@ -27,6 +30,9 @@ test: ## all tests, the privileged ones too, with a summary
 
 test-race: ## the tests of what runs concurrently, under the race detector
 	scripts/test.sh -race ./uffd/... ./pagestore/... ./restore/... ./control/... ./daemon/... ./internal/...
+
+zdtm: deps build ## CRIU's own tests of lazy restores, with thawd in the place of its daemon (ZDTM_FLAGS="-f h tls"); half an hour
+	scripts/zdtm.sh $(ZDTM_FLAGS)
 
 lint: ## go vet, gofmt, golangci-lint where it is installed
 	scripts/lint.sh

@@ -26,7 +26,10 @@ func makeLockFile(fsys durable.FS, path string) error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
-	return durable.Write(fsys, path, nil)
+	if err := durable.Write(fsys, path, nil); !errors.Is(err, fs.ErrExist) { // else somebody else has just made it
+		return err
+	}
+	return nil
 }
 
 // lock makes the caller the store's one writer until it calls unlock. The lock belongs to the open file, so it also

@@ -1,6 +1,7 @@
 package pagestore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -93,6 +94,8 @@ func create(fsys durable.FS, dir string) error {
 	}
 	for _, e := range entries {
 		switch e.Name() {
+		case formatFile:
+			return fs.ErrExist
 		case "lost+found", formatFile + ".tmp", lockFile, namespacesDir: // a new file system; a Create that was killed
 		default:
 			return fmt.Errorf("%w: it holds %s", ErrNotEmpty, e.Name())
@@ -100,6 +103,15 @@ func create(fsys durable.FS, dir string) error {
 	}
 	if err := makeLockFile(fsys, filepath.Join(dir, lockFile)); err != nil {
 		return err
+	}
+	// Several may be at this at once: the first makes the store, the others find it made.
+	unlock, err := (&Store{dir: dir}).lock(context.Background())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := os.Stat(filepath.Join(dir, formatFile)); err == nil {
+		return fs.ErrExist
 	}
 	if err := durable.MkdirAll(fsys, dir, namespacesDir); err != nil {
 		return err

@@ -112,6 +112,40 @@ func writeFile(t *testing.T, path, text string) {
 	}
 }
 
+func TestOneOfManyCreatesMakesTheStore(t *testing.T) {
+	for range 20 {
+		dir := filepath.Join(t.TempDir(), "store")
+		results := make(chan error)
+		for range 8 {
+			go func() {
+				s, err := Create(dir)
+				if err == nil {
+					err = s.Close()
+				} else if errors.Is(err, fs.ErrExist) {
+					if s, openErr := Open(dir, nil); openErr != nil {
+						err = openErr
+					} else if closeErr := s.Close(); closeErr != nil {
+						err = closeErr
+					}
+				}
+				results <- err
+			}()
+		}
+		made := 0
+		for range 8 {
+			switch err := <-results; {
+			case err == nil:
+				made++
+			case !errors.Is(err, fs.ErrExist):
+				t.Error(err)
+			}
+		}
+		if made != 1 {
+			t.Fatalf("%d made the store", made)
+		}
+	}
+}
+
 func TestParseName(t *testing.T) {
 	tests := []struct {
 		text string

@@ -7,4 +7,4 @@ mounted=$(awk -v d="$deps/" 'index($5, d) == 1 { print $5 }' /proc/self/mountinf
 [ -z "$mounted" ] || die "still mounted, unmount first:"$'\n'"$mounted"
 [ -d "$deps" ] || exit 0
 rm -rf --one-file-system "$deps"
-say "removed $deps; these system packages stay, remove them with apt-get if nothing else needs them: runc mmdebstrap"
+say "removed $deps; these system packages stay, remove them with apt-get if nothing else needs them: runc mmdebstrap podman, and those that scripts/zdtm.sh names"

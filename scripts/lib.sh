@@ -46,3 +46,11 @@ debian_mirror() {
 	[ -n "$uri" ] || die "apt knows no Debian archive: run 'apt-get update' first, or set THAW_MIRROR to one"
 	printf '%s\n' "${uri%/}"
 }
+
+# sid_expired MIRROR: since when the mirror's index of Debian sid has been out of date; nothing if it is not. The index is
+# valid for a week. A mirror that lags behind is still signed by Debian, only not fresh.
+sid_expired() {
+	local until
+	until=$(curl -fsS "$1/dists/sid/InRelease" 2>/dev/null | sed -n 's/^Valid-Until: //p' || true)
+	if [ -n "$until" ] && [ "$(date -d "$until" +%s)" -lt "$(date +%s)" ]; then printf '%s\n' "$until"; fi
+}

@@ -26,11 +26,10 @@ tree=$deps/criu
 rm -rf --one-file-system "$tree"
 say "CRIU >= $want: Debian sid's packages, unpacked to $tree"
 mirror=${THAW_MIRROR:-$(debian_mirror)}
-# sid's index is valid for a week. A mirror that lags behind is still signed by Debian, only not fresh, so we say so
-# and go on; a bad signature stays an error.
+# A bad signature stays an error.
 valid=()
-until=$(curl -fsS "$mirror/dists/sid/InRelease" 2>/dev/null | sed -n 's/^Valid-Until: //p' || true)
-if [ -n "$until" ] && [ "$(date -d "$until" +%s)" -lt "$(date +%s)" ]; then
+until=$(sid_expired "$mirror")
+if [ -n "$until" ]; then
 	warn "the mirror's index of sid expired on $until; its signature is still checked, its age is not"
 	valid=(--aptopt='Acquire::Check-Valid-Until "false"')
 fi

@@ -10,7 +10,7 @@ packages=("$@")
 
 command -v go >/dev/null || die "Go is needed to build the tests: see go.mod for the version"
 if [ "$(id -u)" -eq 0 ]; then
-	make -s deps
+	make -s test-deps
 	# Nothing may be left out on a machine that has been set up: a missing piece is a failure, not a skip.
 	export THAW_REQUIRE=${THAW_REQUIRE:-1}
 else

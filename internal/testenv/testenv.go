@@ -20,6 +20,7 @@ const (
 	envRequire = "THAW_REQUIRE"
 	envCRIU    = "THAW_CRIU"
 	envRunc    = "THAW_RUNC"
+	envPodman  = "THAW_PODMAN"
 	envRootfs  = "THAW_ROOTFS"
 	envDeps    = "THAW_DEPS"
 )
@@ -161,6 +162,21 @@ func Runc(tb testing.TB) string {
 	path, err := exec.LookPath(name)
 	if err != nil {
 		missing(tb, "needs runc: make deps: %v", err)
+	}
+	return path
+}
+
+// Podman returns the path of podman: $THAW_PODMAN, else that of the system. It skips the test if there is none.
+func Podman(tb testing.TB) string {
+	tb.Helper()
+	NeedRoot(tb)
+	name := os.Getenv(envPodman)
+	if name == "" {
+		name = "podman"
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		missing(tb, "needs podman: make test-deps: %v", err)
 	}
 	return path
 }

@@ -187,7 +187,7 @@ func (w *skeletonWriter) writeMM(t *Task) error {
 		out = append(out, v)
 	}
 	entry.Vmas = out
-	return w.create(name, func(f *os.File) error {
+	return w.create(name, 0o600, func(f *os.File) error {
 		iw := newImageWriter(f, magicMM)
 		iw.record(entry)
 		return iw.flush()

@@ -161,7 +161,7 @@ func (m *fileMapper) writeFiles() error {
 		return err
 	}
 	defer src.Close()
-	return m.create(filesImage, func(f *os.File) error {
+	return m.create(filesImage, 0o600, func(f *os.File) error {
 		iw := newImageWriter(f, magicFiles)
 		var last uint32
 		for {
@@ -225,7 +225,7 @@ func (m *fileMapper) writeMM(name string, plan []FileMapping) error {
 		return badFile(name, "has no mapping at %#x", plan[0].Addr)
 	}
 	entry.Vmas = out
-	return m.create(name, func(f *os.File) error {
+	return m.create(name, 0o600, func(f *os.File) error {
 		iw := newImageWriter(f, magicMM)
 		iw.record(entry)
 		return iw.flush()
@@ -265,7 +265,7 @@ func (m *fileMapper) writePagemap(name string, plan []FileMapping) error {
 	if err != nil {
 		return err
 	}
-	return m.create(name, func(f *os.File) error {
+	return m.create(name, 0o600, func(f *os.File) error {
 		iw := newImageWriter(f, magicPagemap)
 		iw.record(pagemapHead(pm.pagesID))
 		for _, e := range pm.entries {

@@ -138,7 +138,7 @@ func (w *skeletonWriter) writeMappable() error {
 	if err != nil {
 		return err
 	}
-	return w.create(mappableFile, func(f *os.File) error {
+	return w.create(mappableFile, 0o600, func(f *os.File) error {
 		_, err := f.Write(append(data, '\n'))
 		return err
 	})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,6 +29,10 @@ const maxEntryPages = 1024
 // WriteSkeleton writes into the empty folder dir what a lazy restore of the images needs besides the lazy pages: the
 // pages that are not lazy, pagemaps that say so, and a copy of all other files of the folder, those of the container
 // runtime too. Parent dumps are flattened into it.
+//
+// Whoever may read the images may read the folder and its files: processes that are restored in a user namespace open
+// some of them by themselves, from a descriptor of the folder. Who may not come at them by their path must be kept out by
+// a folder above.
 //
 // The files are not synced. On error the folder is left as it is.
 func (im *Images) WriteSkeleton(dir string) error {
@@ -71,10 +76,18 @@ func (w *skeletonWriter) write() error {
 	if err := w.writeMappable(); err != nil {
 		return err
 	}
-	return w.create(SkeletonMarker, func(f *os.File) error {
+	err := w.create(SkeletonMarker, 0o600, func(f *os.File) error {
 		_, err := f.WriteString(skeletonNote)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(w.im.dir)
+	if err != nil {
+		return err
+	}
+	return os.Chmod(w.dir, 0o700|info.Mode()&0o055)
 }
 
 // copyRest copies the files that stay as they are. What is not a regular file is not part of the images: the link to
@@ -105,26 +118,34 @@ func (w *skeletonWriter) copyFile(from, name string) error {
 		return err
 	}
 	defer src.Close()
-	return w.create(name, func(f *os.File) error {
+	info, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	return w.create(name, info.Mode(), func(f *os.File) error {
 		_, err := io.Copy(f, src)
 		return err
 	})
 }
 
-// create makes the file called name, which must not exist, and has fill write it.
-func (w *skeletonWriter) create(name string, fill func(*os.File) error) error {
+// create makes the file called name, which must not exist, readable for those who may read by mode, and has fill write it.
+func (w *skeletonWriter) create(name string, mode fs.FileMode, fill func(*os.File) error) error {
 	f, err := os.OpenFile(filepath.Join(w.dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	return errors.Join(fill(f), f.Close())
+	return errors.Join(fill(f), f.Chmod(0o600|mode&0o044), f.Close())
 }
 
 // writePages writes a pagemap with the entries of both lists, and a pages file with the bytes of the eager ones.
 func (w *skeletonWriter) writePages(name string, lazy, eager []Run) error {
 	w.pagesID++
 	id := w.pagesID
-	err := w.create(fmt.Sprintf("pages-%d.img", id), func(f *os.File) error {
+	info, err := os.Stat(filepath.Join(w.im.dir, name))
+	if err != nil {
+		return err
+	}
+	err = w.create(fmt.Sprintf("pages-%d.img", id), info.Mode(), func(f *os.File) error {
 		for i := range eager {
 			if err := w.copyRun(f, &eager[i]); err != nil {
 				return err
@@ -135,7 +156,7 @@ func (w *skeletonWriter) writePages(name string, lazy, eager []Run) error {
 	if err != nil {
 		return err
 	}
-	return w.create(name, func(f *os.File) error {
+	return w.create(name, info.Mode(), func(f *os.File) error {
 		iw := newImageWriter(f, magicPagemap)
 		iw.record(pagemapHead(id))
 		for len(lazy) > 0 || len(eager) > 0 {

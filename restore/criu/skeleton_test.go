@@ -55,6 +55,41 @@ func TestSkeletonHoldsAllButTheLazyPages(t *testing.T) {
 	}
 }
 
+// Processes in a user namespace open images as a user who owns nothing: from a descriptor of the folder, whatever its path.
+func TestSkeletonMayBeReadByThoseWhoMayReadTheImages(t *testing.T) {
+	for _, tc := range []struct{ dir, file, wantDir, wantFile fs.FileMode }{
+		{0o700, 0o600, 0o700, 0o600},
+		{0o755, 0o644, 0o755, 0o644},
+		{0o777, 0o666, 0o755, 0o644},
+		{0o510, 0o440, 0o710, 0o640},
+	} {
+		dir := copyTiny(t)
+		for _, name := range listing(t, dir) {
+			must(t, os.Chmod(filepath.Join(dir, name), tc.file))
+		}
+		must(t, os.Chmod(dir, tc.dir))
+		im, err := Open(dir)
+		must(t, err)
+		defer im.Close()
+		skeleton := t.TempDir()
+		must(t, im.WriteSkeleton(skeleton))
+		for _, name := range append(listing(t, skeleton), ".") {
+			want := tc.wantFile
+			switch name {
+			case ".":
+				want = tc.wantDir
+			case SkeletonMarker:
+				want = 0o600
+			}
+			info, err := os.Stat(filepath.Join(skeleton, name))
+			must(t, err)
+			if got := info.Mode().Perm(); got != want {
+				t.Errorf("images %v and %v: %s has mode %v, want %v", tc.dir, tc.file, name, got, want)
+			}
+		}
+	}
+}
+
 // checkSkeletonPages compares the pages of a skeleton with those of its images.
 func checkSkeletonPages(t *testing.T, im *Images, skeleton string) {
 	t.Helper()

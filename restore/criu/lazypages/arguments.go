@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -16,8 +17,8 @@ import (
 type arguments struct {
 	imagesDir string
 	workDir   string // log, pidfile and socket; default: imagesDir
-	logFile   string // in workDir; default: standard error
-	pidFile   string // in workDir
+	logFile   string // in workDir, or toStdout; default: standard error
+	pidFile   string // in workDir; of a daemon
 	verbosity int    // 0 to 4: none, errors, warnings, information, debugging
 	daemon    bool
 	statusFD  int // -1: none
@@ -39,6 +40,9 @@ type tlsArguments struct {
 	anyName       bool // the server's certificate may name another host
 }
 
+// toStdout in place of a log file's name is standard output.
+const toStdout = "-"
+
 // defaultVerbosity is CRIU's: warnings and errors.
 const defaultVerbosity = 2
 
@@ -55,11 +59,15 @@ func newArguments(args []string) (*arguments, error) {
 	if len(rest) > 0 {
 		return nil, fmt.Errorf("%w: unexpected argument %q", errUsage, rest[0])
 	}
+	a := &arguments{verbosity: defaultVerbosity, statusFD: -1, psSocket: -1}
+	if slices.ContainsFunc(settings, func(s setting) bool { return s.name == "help" }) {
+		a.help = true // whatever is wrong with a configuration file
+		return a, nil
+	}
 	fromFiles, err := configSettings(settings)
 	if err != nil {
 		return nil, err
 	}
-	a := &arguments{verbosity: defaultVerbosity, statusFD: -1, psSocket: -1}
 	for _, s := range append(fromFiles, settings...) {
 		if err := a.apply(s); err != nil {
 			return nil, err
@@ -144,15 +152,21 @@ func (a *arguments) complete() error {
 	if a.workDir == "" {
 		a.workDir = a.imagesDir
 	}
-	for _, file := range []*string{&a.logFile, &a.pidFile} {
-		if *file != "" && !filepath.IsAbs(*file) {
-			*file = filepath.Join(a.workDir, *file)
-		}
+	a.pidFile = a.inWorkDir(a.pidFile)
+	if a.logFile != toStdout {
+		a.logFile = a.inWorkDir(a.logFile)
 	}
 	if a.pageServer && a.psSocket < 0 && a.port == 0 && !a.help {
 		return fmt.Errorf("%w: --page-server needs --port or --ps-socket", errUsage)
 	}
 	return nil
+}
+
+func (a *arguments) inWorkDir(file string) string {
+	if file == "" || filepath.IsAbs(file) {
+		return file
+	}
+	return filepath.Join(a.workDir, file)
 }
 
 // level translates CRIU's verbosity.
@@ -170,7 +184,7 @@ func (a *arguments) level() slog.Level {
 	return slog.LevelDebug
 }
 
-// configSettings reads the configuration files that CRIU would read: those of the system and the user, unless
+// configSettings reads the configuration files that CRIU would read: those of the system and the user, unless --config or
 // --no-default-config is given, the one in the environment, and --config.
 func configSettings(settings []setting) ([]setting, error) {
 	type file struct {
@@ -184,7 +198,7 @@ func configSettings(settings []setting) ([]setting, error) {
 		case "no-default-config":
 			defaults = false
 		case "config":
-			last = s.value
+			defaults, last = false, s.value
 		}
 	}
 	if defaults {

@@ -26,6 +26,7 @@ func TestArguments(t *testing.T) {
 		{"v many times", "-v -v", arguments{imagesDir: ".", workDir: ".", verbosity: 4}},
 		{"v and an equals sign", "--verbosity=0", arguments{imagesDir: ".", workDir: ".", verbosity: -100}},
 		{"absolute names stay", "-D /a --pidfile /run/x --log-file=/var/log/y", arguments{imagesDir: "/a", workDir: "/a", pidFile: "/run/x", logFile: "/var/log/y"}},
+		{"a dash for standard output", "-D /a -o -", arguments{imagesDir: "/a", workDir: "/a", logFile: "-"}},
 		{"long options cut short", "--images a --pidf p --stat 3", arguments{imagesDir: "a", workDir: "a", pidFile: "a/p", statusFD: 3}},
 		{"a page server", "--page-server --address host --port 27 --tls --tls-cacert ca --tls-cacrl crl --tls-cert c --tls-key k --tls-no-cn-verify",
 			arguments{imagesDir: ".", workDir: ".", pageServer: true, address: "host", port: 27,
@@ -122,9 +123,16 @@ func TestConfigurationFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := arguments{imagesDir: "from-user", workDir: "from-env", logFile: "from-env/last", pidFile: "from-env/mine", daemon: true, verbosity: 4, statusFD: -1, psSocket: -1}
+	want := arguments{imagesDir: ".", workDir: "from-env", logFile: "from-env/last", pidFile: "from-env/mine", verbosity: 4, statusFD: -1, psSocket: -1}
 	if diff := cmp.Diff(&want, a, cmp.AllowUnexported(arguments{}, tlsArguments{})); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
+	}
+	if a, err = newArguments(nil); err != nil {
+		t.Fatal(err)
+	}
+	want = arguments{imagesDir: "from-user", workDir: "from-env", logFile: `from-env/a "log"`, daemon: true, verbosity: 4, statusFD: -1, psSocket: -1}
+	if diff := cmp.Diff(&want, a, cmp.AllowUnexported(arguments{}, tlsArguments{})); diff != "" {
+		t.Errorf("with the defaults: -want +got\n%s", diff)
 	}
 	if a, err = newArguments([]string{"--no-default-config"}); err != nil {
 		t.Fatal(err)
@@ -141,6 +149,13 @@ func TestConfigurationFiles(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	clean(t)
+	t.Run("help is given whatever the configuration holds", func(t *testing.T) {
+		t.Setenv("CRIU_CONFIG_FILE", "/nowhere/at/all")
+		var out, errOut strings.Builder
+		if code := Main([]string{"-v4", "--help"}, &out, &errOut); code != 0 || !strings.Contains(out.String(), "--page-server") {
+			t.Errorf("exit code %d, %q, %q", code, out.String(), errOut.String())
+		}
+	})
 	for _, tc := range []struct{ arg, says string }{{"-h", "--page-server"}, {"--version", "Version: 4.2\n"}} {
 		var out, errOut strings.Builder
 		if code := Main([]string{tc.arg}, &out, &errOut); code != 0 || !strings.Contains(out.String(), tc.says) || errOut.Len() > 0 {

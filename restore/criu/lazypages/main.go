@@ -53,9 +53,9 @@ func Run(args []string, stdout, stderr io.Writer, opts *Options) int {
 	// A reader of our output that goes away must not take the processes' memory with it.
 	signal.Ignore(syscall.SIGPIPE)
 	if a.daemon && !inBackground() {
-		err = startInBackground(a, args, opts)
+		err = startInBackground(a, args, opts, stdout, stderr)
 	} else {
-		err = serve(a, opts, stderr)
+		err = serve(a, opts, stdout, stderr)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "Error: %v\n", err)
@@ -73,10 +73,10 @@ Serves the lazy pages of one "criu restore --lazy-pages" in place of "criu lazy-
 
   -D, --images-dir DIR    folder of the images (default: the current one)
   -W, --work-dir DIR      folder of the socket, log and pidfile (default: the images' one)
-  -o, --log-file FILE     log file, in the work folder (default: standard error)
+  -o, --log-file FILE     log file, in the work folder; - is standard output (default: standard error)
   -v, --verbosity[=NUM]   1 errors, 2 warnings (default), 3 information, 4 debugging
   -d, --daemon            go on in the background when the socket is there
-      --pidfile FILE      write the pid of the server to FILE, in the work folder
+      --pidfile FILE      with -d, write the pid of the server to FILE, in the work folder
       --status-fd FD      write a zero byte to FD, and close it, when the socket is there
       --action-script CMD run CMD with CRTOOLS_SCRIPT_ACTION=status-ready when the socket is there
       --page-server       get the pages from a page server:
@@ -85,8 +85,8 @@ Serves the lazy pages of one "criu restore --lazy-pages" in place of "criu lazy-
       --ps-socket FD      a connection to it that is there already
       --tls ...           secure the connection; --tls-cacert, --tls-cacrl, --tls-cert, --tls-key FILE,
                           --tls-no-cn-verify
-      --config FILE       read options from FILE
-      --no-default-config do not read /etc/criu/default.conf and ~/.criu/default.conf
+      --config FILE       read options from FILE, and not from /etc/criu/default.conf and ~/.criu/default.conf
+      --no-default-config do not read these
 
 CRIU's other options are accepted and ignored.
 `
@@ -107,8 +107,8 @@ func newSource(pages restore.PageSource, layouts map[int]restore.Layout, c io.Cl
 }
 
 // serve serves one restore.
-func serve(a *arguments, opts *Options, stderr io.Writer) (err error) {
-	log, closeLog, err := a.openLog(stderr)
+func serve(a *arguments, opts *Options, stdout, stderr io.Writer) (err error) {
+	log, closeLog, err := a.openLog(stdout, stderr)
 	if err != nil {
 		return err
 	}
@@ -176,15 +176,21 @@ func serveRestore(ctx context.Context, l *criu.Listener, src *source, log *slog.
 	return nil
 }
 
-// openLog returns the logger, and a function that closes its file.
-func (a *arguments) openLog(stderr io.Writer) (*slog.Logger, func() error, error) {
-	out, done := stderr, func() error { return nil }
-	if a.logFile != "" {
-		f, err := os.OpenFile(a.logFile, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
-		if err != nil {
-			return nil, nil, fmt.Errorf("open log file: %w", err)
-		}
+// openLog returns the logger, and a function that closes what it writes to.
+func (a *arguments) openLog(stdout, stderr io.Writer) (log *slog.Logger, done func() error, err error) {
+	var out io.Writer
+	switch a.logFile {
+	case "":
+		out, done, err = kept(stderr)
+	case toStdout:
+		out, done, err = kept(stdout)
+	default:
+		var f *os.File
+		f, err = os.OpenFile(a.logFile, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
 		out, done = f, f.Close
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("open log: %w", err)
 	}
 	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: a.level()})), done, nil
 }

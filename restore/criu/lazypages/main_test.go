@@ -191,6 +191,58 @@ func TestDaemonSignalsReadiness(t *testing.T) {
 	}
 }
 
+// A daemon's log outlives its standard streams, and what is named by number is its own.
+func TestDaemonKeepsWhatItIsGiven(t *testing.T) {
+	tg, dir := freeze(t, "plain")
+	work := t.TempDir()
+	status, theirs, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer status.Close()
+	log, logEnd, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	if err := os.WriteFile(filepath.Join(work, "pid"), []byte("1234567 of a server that is gone"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := command(t, "-D", dir, "-W", work, "-d", "--pidfile", "pid", "-v3", "-o", "-", "--status-fd", "3", "--no-default-config")
+	d.cmd.Stdout, d.cmd.ExtraFiles = logEnd, []*os.File{theirs}
+	err = d.cmd.Run()
+	theirs.Close()
+	logEnd.Close()
+	if err != nil {
+		t.Fatalf("starting the daemon: %v\n%s", err, &d.stderr)
+	}
+	watch(t, readPID(t, filepath.Join(work, "pid")))
+	status.SetReadDeadline(time.Now().Add(30 * time.Second))
+	if got, err := io.ReadAll(status); err != nil || !bytes.Equal(got, []byte{0}) {
+		t.Errorf("status descriptor: % x, %v", got, err)
+	}
+	tg.Go(t)
+	r := criutest.Restore(t, dir, work, "--lazy-pages")
+	if err := r.Wait(t.Context()); err != nil {
+		t.Errorf("criu restore: %v\n%s", err, r.Log())
+	}
+	log.SetReadDeadline(time.Now().Add(30 * time.Second))
+	if got, err := io.ReadAll(log); err != nil || !strings.Contains(string(got), "complete or gone") {
+		t.Errorf("the log ends with %v and holds\n%s", err, got)
+	}
+	tg.Check(t, 1, "root")
+}
+
+// In a configuration file that CRIU reads too, the pidfile is the restored process's: CRIU refuses one that is there.
+func TestOnlyADaemonWritesItsPID(t *testing.T) {
+	tg, dir := freeze(t, "plain")
+	s := start(t, "-D", dir, "--pidfile", "pid")
+	if _, err := os.Stat(filepath.Join(dir, "pid")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("there is a pidfile: %v", err)
+	}
+	restoreAndCheck(t, s, tg, dir, dir, "root")
+}
+
 func readPID(t *testing.T, name string) int {
 	t.Helper()
 	data, err := os.ReadFile(name)

@@ -1,8 +1,6 @@
 package lazypages
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,15 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ready tells all who want to know that the socket is there, in CRIU's order: the parent of a daemon, the pidfile,
-// scripts, the status descriptor.
+// ready tells all who want to know that the socket is there, in CRIU's order: the parent of a daemon, which writes the
+// pidfile, scripts, the status descriptor.
 func (a *arguments) ready(ctx context.Context, log *slog.Logger) error {
 	if inBackground() {
 		if err := detach(); err != nil {
 			return err
 		}
-	} else if err := a.writePID(os.Getpid()); err != nil {
-		return err
 	}
 	for _, s := range a.scripts {
 		if err := a.runScript(ctx, s, log); err != nil {
@@ -75,65 +71,59 @@ func (a *arguments) runScript(ctx context.Context, script string, log *slog.Logg
 	return nil
 }
 
-// backgroundEnv marks the process that --daemon starts. It tells its parent on standard output when it is ready.
+// backgroundEnv marks the process that --daemon starts, and is the number of the descriptor on which it tells its parent
+// that it is ready.
 const backgroundEnv = "THAW_LAZY_PAGES_BACKGROUND"
-
-const readyLine = "ready\n"
 
 func inBackground() bool { return os.Getenv(backgroundEnv) != "" }
 
 // startInBackground starts the program again, in a session of its own, and returns when it is ready or has failed.
-// Descriptors named on the command line are inherited by number.
-func startInBackground(a *arguments, args []string, opts *Options) error {
+// Descriptors named on the command line are inherited by number; so is the one for readiness, which must take none of
+// theirs.
+func startInBackground(a *arguments, args []string, opts *Options, stdout, stderr io.Writer) error {
 	program := opts.Program
 	if len(program) == 0 {
 		program = []string{"/proc/self/exe", "lazy-pages"}
 	}
+	ready, theirs, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer ready.Close()
+	inherited, err := unix.Dup(int(theirs.Fd()))
+	theirs.Close()
+	if err != nil {
+		return os.NewSyscallError("dup", err)
+	}
 	cmd := exec.Command(program[0], append(program[1:len(program):len(program)], args...)...)
-	cmd.Env = append(os.Environ(), backgroundEnv+"=1")
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", backgroundEnv, inherited))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	ready, failure, err := startPiped(cmd)
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	err = cmd.Start()
+	unix.Close(inherited)
 	if err != nil {
 		return fmt.Errorf("start in the background: %w", err)
 	}
-	defer ready.Close()
-	defer failure.Close()
-	if line, _ := bufio.NewReader(ready).ReadString('\n'); line != readyLine {
-		reason, _ := io.ReadAll(failure)
-		return fmt.Errorf("the server in the background: %w: %s", cmd.Wait(), bytes.TrimSpace(reason))
+	if n, _ := ready.Read(make([]byte, 1)); n != 1 {
+		return fmt.Errorf("the server in the background: %w", cmd.Wait()) // and it has said why
 	}
 	return errors.Join(a.writePID(cmd.Process.Pid), cmd.Process.Release())
 }
 
-// startPiped starts a command and returns the read ends of its standard output and error.
-func startPiped(cmd *exec.Cmd) (stdout, stderr *os.File, err error) {
-	stdout, outEnd, err := os.Pipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	defer outEnd.Close()
-	stderr, errEnd, err := os.Pipe()
-	if err != nil {
-		stdout.Close()
-		return nil, nil, err
-	}
-	defer errEnd.Close()
-	cmd.Stdout, cmd.Stderr = outEnd, errEnd
-	if err := cmd.Start(); err != nil {
-		stdout.Close()
-		stderr.Close()
-		return nil, nil, err
-	}
-	return stdout, stderr, nil
-}
-
-// detach tells the parent that the server is ready, and lets go of all that it was given.
+// detach tells the parent that the server is ready, and lets go of the standard streams.
 func detach() error {
+	fd, err := strconv.Atoi(os.Getenv(backgroundEnv))
+	if err != nil {
+		return fmt.Errorf("%s is no descriptor: %w", backgroundEnv, err)
+	}
 	if err := os.Unsetenv(backgroundEnv); err != nil { // action scripts are not in the background
 		return err
 	}
-	if _, err := os.Stdout.WriteString(readyLine); err != nil {
+	if _, err := unix.Write(fd, []byte{0}); err != nil {
 		return fmt.Errorf("tell the parent: %w", err)
+	}
+	if err := unix.Close(fd); err != nil {
+		return os.NewSyscallError("close", err)
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -146,4 +136,18 @@ func detach() error {
 		}
 	}
 	return nil
+}
+
+// kept returns a duplicate of a standard stream, for the log: it outlives detach.
+func kept(stream io.Writer) (io.Writer, func() error, error) {
+	f, ok := stream.(*os.File)
+	if !ok {
+		return stream, func() error { return nil }, nil
+	}
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("fcntl", err)
+	}
+	d := os.NewFile(uintptr(fd), f.Name())
+	return d, d.Close, nil
 }
