@@ -1,0 +1,10 @@
+package suite
+
+import "thaw/bench/scenario"
+
+// All returns the scenarios, in the order in which they are run.
+func All() []scenario.Scenario {
+	return []scenario.Scenario{
+		faultScenario(),
+	}
+}
