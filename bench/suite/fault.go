@@ -58,7 +58,9 @@ func prepareFault(ctx context.Context, env *scenario.Env) (*scenario.Plan, error
 		}
 		for _, layout := range []string{"scattered", "contiguous"} {
 			plan.Trials = append(plan.Trials, scenario.Trial{Params: result.P("layout", layout, "threads", strconv.Itoa(threads)), Subject: "thaw",
-				Run: func(ctx context.Context) ([]result.Observation, error) { return faultsOfEngine(ctx, im, layout, threads) }})
+				Run: func(ctx context.Context) ([]result.Observation, error) {
+					return faultsOfEngine(ctx, im, layout, threads)
+				}})
 		}
 	}
 	return plan, nil

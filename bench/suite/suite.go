@@ -6,5 +6,6 @@ import "thaw/bench/scenario"
 func All() []scenario.Scenario {
 	return []scenario.Scenario{
 		faultScenario(),
+		fillScenario(),
 	}
 }
