@@ -6,6 +6,7 @@ import "thaw/bench/scenario"
 func All() []scenario.Scenario {
 	return []scenario.Scenario{
 		faultScenario(),
+		underFillScenario(),
 		fillScenario(),
 	}
 }
