@@ -8,5 +8,7 @@ func All() []scenario.Scenario {
 		faultScenario(),
 		underFillScenario(),
 		fillScenario(),
+		zeroScenario(),
+		regionsScenario(),
 	}
 }
