@@ -40,6 +40,22 @@ func faulted(all []uffdtest.Access) []time.Duration {
 	return took
 }
 
+// latencies returns how long the accesses took, whether they faulted or not.
+func latencies(all []uffdtest.Access) []time.Duration {
+	took := make([]time.Duration, len(all))
+	for i, a := range all {
+		took[i] = a.Latency
+	}
+	return took
+}
+
+func sum(all []time.Duration) (total time.Duration) {
+	for _, d := range all {
+		total += d
+	}
+	return total
+}
+
 // rate returns bytes a second.
 func rate(bytes uint64, d time.Duration) float64 { return float64(bytes) / d.Seconds() }
 

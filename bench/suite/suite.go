@@ -9,6 +9,8 @@ func All() []scenario.Scenario {
 		underFillScenario(),
 		fillScenario(),
 		zeroScenario(),
+		sessionsScenario(),
 		regionsScenario(),
+		stormScenario(),
 	}
 }

@@ -3,7 +3,6 @@ package suite
 import (
 	"context"
 	"errors"
-	"time"
 
 	"thaw/bench/baseline"
 	"thaw/bench/result"
@@ -150,10 +149,6 @@ func (c *zeroCase) touch(ctx context.Context, t *uffdtest.Target) ([]result.Obse
 	if err != nil {
 		return nil, err
 	}
-	took, sum := make([]time.Duration, len(seen)), time.Duration(0)
-	for i, a := range seen {
-		took[i] = a.Latency
-		sum += a.Latency
-	}
-	return []result.Observation{many(touchTime, took), one(perPage, float64(sum.Nanoseconds())/float64(len(seen)))}, nil
+	took := latencies(seen)
+	return []result.Observation{many(touchTime, took), one(perPage, float64(sum(took).Nanoseconds())/float64(len(took)))}, nil
 }

@@ -40,6 +40,7 @@
 #define SOURCE 3
 #define PAGE 4096ul
 #define BATCH 16
+#define THREADS 64   /* of one process, at most */
 #define CALL 128ul   /* pages: 512 KiB, from where on one call is as fast as it gets */
 #define SAMPLES 4096 /* of the progress, one a millisecond */
 
@@ -102,15 +103,14 @@ static void zero(int uffd, uint64_t dst)
 		ioctl(uffd, UFFDIO_WAKE, &z.range);
 }
 
-static void fault(int uffd, uint64_t addr)
+/* Returns 0 for "again". */
+static uint64_t fault(int uffd, uint64_t addr)
 {
 	uint64_t dst = addr & ~(PAGE - 1), i = (dst - base) / PAGE, o = i % (run + gap);
-	if (o >= run) {
-		zero(uffd, dst);
-		return;
-	}
-	while (!copy(uffd, dst, i / (run + gap) * run + o, 1))
-		sched_yield();
+	if (o < run)
+		return copy(uffd, dst, i / (run + gap) * run + o, 1);
+	zero(uffd, dst);
+	return 1;
 }
 
 /* Serves one userfaultfd until it hangs up. */
@@ -119,19 +119,27 @@ static void *serve(void *arg)
 	int uffd = (intptr_t)arg;
 	size_t batch = waiting == EXAMPLE ? 1 : BATCH;
 	struct uffd_msg msg[BATCH];
+	/* Faults that have to wait until an event has been read, which only this thread does. */
+	uint64_t again[THREADS];
+	size_t deferred = 0;
 	for (;;) {
 		struct pollfd p = { uffd, POLLIN, 0 };
-		if (waiting != SPIN && poll(&p, 1, -1) < 0 && errno != EINTR)
+		if (waiting != SPIN && poll(&p, 1, deferred ? 0 : -1) < 0 && errno != EINTR)
 			die("poll");
+		for (size_t i = deferred; i-- > 0;)
+			if (fault(uffd, again[i]))
+				again[i] = again[--deferred];
 		ssize_t n = read(uffd, msg, batch * sizeof(*msg));
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			continue;
 		if (n <= 0)
 			return NULL;
 		for (size_t i = 0; i < n / sizeof(*msg); i++)
-			if (msg[i].event == UFFD_EVENT_PAGEFAULT)
-				fault(uffd, msg[i].arg.pagefault.address);
-			else if (msg[i].event == UFFD_EVENT_FORK)
+			if (msg[i].event == UFFD_EVENT_PAGEFAULT) {
+				uint64_t addr = msg[i].arg.pagefault.address;
+				if (!fault(uffd, addr) && deferred < THREADS)
+					again[deferred++] = addr;
+			} else if (msg[i].event == UFFD_EVENT_FORK)
 				close(msg[i].arg.fork.ufd);
 	}
 }
