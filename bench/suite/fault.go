@@ -2,9 +2,11 @@ package suite
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -26,6 +28,7 @@ func faultScenario() scenario.Scenario {
 	ours := func(figure result.Figure) scenario.Side {
 		return scenario.Side{Subject: "thaw", Metric: latency.Name, Figure: figure, Params: result.P("layout", "scattered")}
 	}
+	criu := scenario.Side{Subject: "criu", Metric: latency.Name, Figure: result.Middle, Params: result.P("layout", "scattered")}
 	const floor = "a thread in C that polls and copies one page for each fault"
 	return scenario.Scenario{
 		Name: "fault",
@@ -38,6 +41,8 @@ func faultScenario() scenario.Scenario {
 		Goals: []scenario.Goal{
 			{Name: "p50, same waiting policy, over C", Each: []string{"threads"}, Ours: ours(result.Middle), Floor: c(baseline.Poll, result.Middle), FloorIs: floor, Want: 1.10},
 			{Name: "p99, same waiting policy, over C", Each: []string{"threads"}, Ours: ours(result.P99), Floor: c(baseline.Poll, result.P99), FloorIs: floor, Want: 1.10},
+			{Name: "p50, default settings, over CRIU's server", Each: []string{"threads"}, Ours: ours(result.Middle), Floor: &criu,
+				FloorIs: "criu lazy-pages, before it is told that the restore is finished", Want: 0.6},
 		},
 		Prepare: prepareFault,
 	}
@@ -50,11 +55,21 @@ func prepareFault(ctx context.Context, env *scenario.Env) (*scenario.Plan, error
 		return nil, err
 	}
 	plan := &scenario.Plan{Close: im.Close}
+	var criu *baseline.CRIUImages
+	if env.CRIU == "" {
+		plan.Notes = append(plan.Notes, "CRIU's server was left out: there is no CRIU (--criu names one).")
+	} else if criu, err = baseline.DumpForCRIU(ctx, env.CRIU, filepath.Join(env.Dir, "criu"), im.file, base, pages); err != nil {
+		return nil, errors.Join(err, im.Close())
+	}
 	for _, threads := range scenario.Pick(env, []int{1, 2, 4}, []int{1, 2}) {
 		params := result.P("layout", "scattered", "threads", strconv.Itoa(threads))
 		for _, wait := range []baseline.Wait{baseline.Poll, baseline.Spin, baseline.Example} {
 			plan.Trials = append(plan.Trials, scenario.Trial{Params: params, Subject: "c-" + string(wait),
 				Run: func(ctx context.Context) ([]result.Observation, error) { return faultsOfC(ctx, im, wait, threads) }})
+		}
+		if criu != nil {
+			plan.Trials = append(plan.Trials, scenario.Trial{Params: params, Subject: "criu",
+				Run: func(ctx context.Context) ([]result.Observation, error) { return faultsOfCRIU(ctx, criu, im, threads) }})
 		}
 		for _, layout := range []string{"scattered", "contiguous"} {
 			plan.Trials = append(plan.Trials, scenario.Trial{Params: result.P("layout", layout, "threads", strconv.Itoa(threads)), Subject: "thaw",
@@ -99,6 +114,37 @@ func faultsOfC(ctx context.Context, im *image, wait baseline.Wait, threads int) 
 	}
 	defer func() { p.Close(); err = errors.Join(err, s.Close()) }()
 	return touchAll(ctx, p, im.pages(), threads, im.word)
+}
+
+// faultsOfCRIU measures the same of a process that CRIU's own server takes for one that is being restored: it is never told
+// that the restore is finished, so that it brings nothing but what is touched.
+func faultsOfCRIU(ctx context.Context, images *baseline.CRIUImages, im *image, threads int) (_ []result.Observation, err error) {
+	s, err := images.StartServer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := contiguous(im.pages()).region()
+	p, err := startWith(ctx, threads, r.Start, r.End, mapOne(ctx, r), func(t *uffdtest.Target) error {
+		return introduce(ctx, t, s.Socket(), images.PID)
+	})
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	defer func() { p.Close(); err = errors.Join(err, s.Close()) }()
+	return touchAll(ctx, p, im.pages(), threads, im.word)
+}
+
+// introduce has a process say to a server of lazy pages who it is, as CRIU does.
+func introduce(ctx context.Context, t *uffdtest.Target, socket string, pid int) error {
+	h, err := t.Dial(socket).Wait(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := t.Send(h, binary.NativeEndian.AppendUint32(nil, uint32(pid)), 0).Wait(ctx); err != nil {
+		return err
+	}
+	_, err = t.Send(h, []byte{0}, 1).Wait(ctx)
+	return err
 }
 
 // startServer starts a C server for one process.

@@ -20,7 +20,12 @@ type process struct {
 }
 
 // startProcess starts a child that can do so many things at a time, and registers what mapped maps in [start, end).
-func startProcess(ctx context.Context, workers int, start, end uint64, mapped func(*uffdtest.Target) error) (_ *process, err error) {
+func startProcess(ctx context.Context, workers int, start, end uint64, mapped func(*uffdtest.Target) error) (*process, error) {
+	return startWith(ctx, workers, start, end, mapped, func(*uffdtest.Target) error { return nil })
+}
+
+// startWith is startProcess that calls opened when the child has its userfaultfd, and nothing is registered yet.
+func startWith(ctx context.Context, workers int, start, end uint64, mapped, opened func(*uffdtest.Target) error) (_ *process, err error) {
 	target, err := uffdtest.Launch(&uffdtest.Options{Workers: workers})
 	if err != nil {
 		return nil, err
@@ -39,6 +44,9 @@ func startProcess(ctx context.Context, workers int, start, end uint64, mapped fu
 		return nil, err
 	}
 	p.file = os.NewFile(uintptr(fd), "userfaultfd")
+	if err := opened(target); err != nil {
+		return nil, err
+	}
 	if _, err := target.Register(uffd.Range{Start: start, End: end}, uffd.ModeMissing).Wait(ctx); err != nil {
 		return nil, err
 	}
@@ -48,10 +56,15 @@ func startProcess(ctx context.Context, workers int, start, end uint64, mapped fu
 
 // startOne starts a child with one region.
 func startOne(ctx context.Context, workers int, r restore.Region) (*process, error) {
-	return startProcess(ctx, workers, r.Start, r.End, func(t *uffdtest.Target) error {
+	return startProcess(ctx, workers, r.Start, r.End, mapOne(ctx, r))
+}
+
+// mapOne maps one region.
+func mapOne(ctx context.Context, r restore.Region) func(*uffdtest.Target) error {
+	return func(t *uffdtest.Target) error {
 		_, err := t.Map(uffd.Range{Start: r.Start, End: r.End}).Wait(ctx)
 		return err
-	})
+	}
 }
 
 // Close kills the process, and then lets go of its userfaultfd.

@@ -12,5 +12,6 @@ func All() []scenario.Scenario {
 		sessionsScenario(),
 		regionsScenario(),
 		stormScenario(),
+		importScenario(),
 	}
 }
