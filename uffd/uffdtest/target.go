@@ -26,6 +26,8 @@ type Target struct {
 	conn  *net.UnixConn
 	gone  chan struct{} // closed when the channel to the target is
 
+	closing sync.Once
+
 	sending sync.Mutex // one request at a time
 
 	mu      sync.Mutex
@@ -133,16 +135,18 @@ func channel() (ours *net.UnixConn, theirs *os.File, err error) {
 	return conn.(*net.UnixConn), theirs, nil
 }
 
-// Close kills the target and waits until it has ended. A forked child is reaped by its parent.
+// Close kills the target and waits until it has ended. A forked child is reaped by its parent. Close is idempotent.
 func (t *Target) Close() {
-	t.Kill()
-	t.conn.Close()
-	<-t.gone
-	t.pidfd.Close()
-	if t.cmd != nil {
-		// It was killed; how it ended says nothing.
-		_ = t.cmd.Wait()
-	}
+	t.closing.Do(func() {
+		t.Kill()
+		t.conn.Close()
+		<-t.gone
+		t.pidfd.Close()
+		if t.cmd != nil {
+			// It was killed; how it ended says nothing.
+			_ = t.cmd.Wait()
+		}
+	})
 }
 
 // PID returns the process id of the target.
