@@ -247,6 +247,9 @@ func logScale(low, high, base float64, unit string) scale {
 			}
 		}
 	}
+	if len(s.ticks) == 0 {
+		s.ticks = []tick{{low, result.Format(low, unit)}}
+	}
 	return s
 }
 

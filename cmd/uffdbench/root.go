@@ -35,7 +35,7 @@ docs/benchmarks.md says how to read the results.
   uffdbench run --json run.json > run.txt && benchstat -col /subject run.txt`,
 		Version: cli.Version,
 	}
-	root.AddCommand(newRun(a), newList(a), newCompare(a))
+	root.AddCommand(newRun(a), newList(a), newCompare(a), newReport(a))
 	return root
 }
 
