@@ -12,7 +12,7 @@ import (
 // The sizes of a chart, in CSS pixels.
 const (
 	width, height           = 640.0, 320.0
-	left, right, top, below = 64.0, 14.0, 14.0, 44.0
+	left, right, top, below = 64.0, 28.0, 14.0, 44.0
 	colors                  = 8 // as many as style.css has
 )
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"regexp"
 	"runtime"
@@ -118,11 +119,11 @@ func matching(trials []Trial, filter *regexp.Regexp) []Trial {
 	return out
 }
 
-// repeat runs the trials as often as asked for. Each repetition begins with another one.
+// repeat runs the trials as often as asked for.
 func repeat(ctx context.Context, scenario string, trials []Trial, o *Options, d *result.Document) error {
 	n, total := 0, len(trials)*o.Repetitions
 	for rep := range o.Repetitions {
-		for _, i := range order(len(trials), rep, o.Repetitions) {
+		for _, i := range order(len(trials), rep) {
 			t := &trials[i]
 			n++
 			o.Progress.Trial(scenario, t.name(), rep+1, n, total)
@@ -140,11 +141,16 @@ func repeat(ctx context.Context, scenario string, trials []Trial, o *Options, d 
 	return nil
 }
 
-// order returns the numbers below n, from another one on for each repetition.
-func order(n, rep, repetitions int) []int {
+// order returns the numbers below n: as they are at first, so that reports list the trials as their plan does, and shuffled
+// for each further repetition. What a trial leaves behind, such as free memory that the host has not taken back yet, helps or
+// hurts the one after it; that must not always be the same one.
+func order(n, rep int) []int {
+	if rep > 0 {
+		return rand.New(rand.NewPCG(1, uint64(rep))).Perm(n)
+	}
 	out := make([]int, n)
 	for i := range out {
-		out[i] = (i + rep*n/repetitions) % n
+		out[i] = i
 	}
 	return out
 }
