@@ -50,7 +50,8 @@ func TestQuickRunWritesAllFormats(t *testing.T) {
 	testenv.NeedCC(t)
 	dir := t.TempDir()
 	json, html := filepath.Join(dir, "run.json"), filepath.Join(dir, "run.html")
-	code, out, stderr := bench(t.Context(), "run", "fault", "--quick", "--filter", "threads=1/(thaw|c-poll)$", "--json", json, "--html", html)
+	profile := filepath.Join(dir, "cpu")
+	code, out, stderr := bench(t.Context(), "run", "fault", "--quick", "--filter", "threads=1/(thaw|c-poll)$", "--json", json, "--html", html, "--cpuprofile", profile)
 	if code != 0 {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}
@@ -61,6 +62,9 @@ func TestQuickRunWritesAllFormats(t *testing.T) {
 	}
 	if page, err := os.ReadFile(html); err != nil || !bytes.Contains(page, []byte("</html>")) {
 		t.Errorf("the page is not whole: %v", err)
+	}
+	if info, err := os.Stat(profile); err != nil || info.Size() == 0 {
+		t.Errorf("there is no profile: %v", err)
 	}
 	f, err := os.Open(json)
 	if err != nil {

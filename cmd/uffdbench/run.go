@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime/pprof"
 	"slices"
 	"strings"
 
@@ -30,6 +31,7 @@ type runFlags struct {
 	filter     string
 	dir        string
 	criu       string
+	profile    string
 	silent     bool
 }
 
@@ -57,6 +59,7 @@ The baselines are compiled with the system's C compiler ($CC, or cc) at their fi
 	flags.StringVar(&f.filter, "filter", "", "run only trials whose name matches this regular expression")
 	flags.StringVar(&f.dir, "dir", "", "folder for stores and files, on the disk to measure (default: that for temporary files)")
 	flags.StringVar(&f.criu, "criu", cli.Env(cli.EnvCRIU, ""), "path of CRIU, 4.2 or newer (default: the one in PATH) ($"+cli.EnvCRIU+")")
+	flags.StringVar(&f.profile, "cpuprofile", "", "write a CPU profile of the engine (and the harness) to this file, for go tool pprof")
 	flags.BoolVarP(&f.silent, "quiet", "q", false, "show no progress")
 	return cmd
 }
@@ -87,8 +90,13 @@ func (a *app) run(ctx context.Context, names []string, f *runFlags) error {
 	}
 	p := newProgress(a.stderr, f.silent)
 	opts.Progress = p
+	stopProfile, err := startProfile(f.profile)
+	if err != nil {
+		return err
+	}
 	d, err := scenario.Run(ctx, chosen, opts)
 	p.done()
+	err = errors.Join(err, stopProfile())
 	if errors.Is(err, scenario.ErrNothing) {
 		return cli.Usagef("--filter %s: %v", f.filter, err)
 	}
@@ -97,6 +105,24 @@ func (a *app) run(ctx context.Context, names []string, f *runFlags) error {
 	}
 	d.Host = h
 	return a.publish(d, f)
+}
+
+// startProfile begins to sample where the CPU time of this process goes, if path says where to write it.
+func startProfile(path string) (stop func() error, err error) {
+	if path == "" {
+		return func() error { return nil }, nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
 }
 
 // publish writes what was measured to where it is wanted.
