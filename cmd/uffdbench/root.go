@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,8 +18,8 @@ type app struct {
 	stdout, stderr io.Writer
 }
 
-// scenarios are all that there are, in the order in which they are run.
-func scenarios() []scenario.Scenario { return suite.All() }
+// scenarios are all that there are, in the order in which they are run. Those that need containers join here.
+func scenarios() []scenario.Scenario { return slices.Concat(suite.All()) }
 
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
