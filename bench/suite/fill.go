@@ -40,7 +40,7 @@ func fillScenario() scenario.Scenario {
 		Goals: []scenario.Goal{
 			{Name: "speed of long runs, two workers, over C", Case: long, Ours: side("thaw", fillRate), Floor: c(fillRate), FloorIs: "two threads in C that copy 512 KiB a call", Want: 0.95, AtLeast: true},
 			{Name: "core-seconds per GB of long runs, over C", Case: long, Ours: side("thaw", cpuCost), Floor: c(cpuCost), FloorIs: "two threads in C that copy 512 KiB a call", Want: 1.1},
-			{Name: "speed of runs of 2 pages, over C", Case: result.P("run", "2", "source", "memory"), Each: []string{"workers"},
+			{Name: "speed of runs of 2 pages, over C", Case: result.P("run", "2", "source", "memory", "workers", "2"),
 				Ours: side("thaw", fillRate), Floor: c(fillRate), FloorIs: "a loop in C over the same runs, a call for each", Want: 0.9, AtLeast: true},
 		},
 		Prepare: prepareFill,
