@@ -80,27 +80,31 @@ static uint64_t copy(int uffd, uint64_t dst, uint64_t page, uint64_t n)
 		return c.len / PAGE;
 	if (c.copy > 0)
 		return c.copy / PAGE;
-	switch (c.copy) {
-	case -EEXIST:
+	/* While an event is pending some kernels leave c.copy as it was: errno is what counts. */
+	switch (errno) {
+	case EEXIST:
 		ioctl(uffd, UFFDIO_WAKE, &(struct uffdio_range){ dst, PAGE });
 		return 1;
-	case -EAGAIN:
+	case EAGAIN:
 		return 0;
-	case -ENOENT:
+	case ENOENT:
 		return 1; /* not mapped any more */
-	case -ESRCH:
+	case ESRCH:
 		return n; /* the process is gone */
 	}
-	errno = -c.copy;
 	die("UFFDIO_COPY");
 	return 0;
 }
 
-static void zero(int uffd, uint64_t dst)
+/* Returns 0 for "again". */
+static uint64_t zero(int uffd, uint64_t dst)
 {
 	struct uffdio_zeropage z = { .range = { dst, PAGE } };
-	if (ioctl(uffd, UFFDIO_ZEROPAGE, &z) && z.zeropage == -EEXIST)
+	if (!ioctl(uffd, UFFDIO_ZEROPAGE, &z))
+		return 1;
+	if (errno == EEXIST)
 		ioctl(uffd, UFFDIO_WAKE, &z.range);
+	return errno != EAGAIN;
 }
 
 /* Returns 0 for "again". */
@@ -109,8 +113,7 @@ static uint64_t fault(int uffd, uint64_t addr)
 	uint64_t dst = addr & ~(PAGE - 1), i = (dst - base) / PAGE, o = i % (run + gap);
 	if (o < run)
 		return copy(uffd, dst, i / (run + gap) * run + o, 1);
-	zero(uffd, dst);
-	return 1;
+	return zero(uffd, dst);
 }
 
 /* Serves one userfaultfd until it hangs up. */
