@@ -6,9 +6,9 @@ export THAW_DEPS ?= $(CURDIR)/.deps
 DEMO_PACKAGES := runc mmdebstrap iproute2 curl
 TEST_PACKAGES := gcc libc6-dev podman
 
-.PHONY: build deps test-deps demo demo-large test test-race zdtm lint fuzz generate clean clean-deps
+.PHONY: build deps test-deps demo demo-large bench bench-smoke test test-race zdtm lint fuzz generate clean clean-deps
 
-build: ## build bin/thawd and bin/thaw
+build: ## build bin/thawd, bin/thaw and bin/uffdbench
 	go build -o bin/ ./cmd/...
 
 deps: ## system packages, CRIU and the root file system, once
@@ -24,6 +24,12 @@ demo: deps build ## freeze and thaw a MiniLM embedder; compare with cold start a
 
 demo-large: deps build ## the same with a 1.3 GB transformer; out/demo-large/report.json
 	go run ./bench/demo -workload large -out out/demo-large $(DEMO_FLAGS)
+
+bench: deps build ## all benchmarks beside their baselines, 10 minutes on two cores; out/bench/report.html (docs/benchmarks.md)
+	scripts/bench.sh
+
+bench-smoke: build ## each benchmark once, tiny: whether they work, not how fast
+	scripts/bench.sh --quick
 
 test: ## all tests, the privileged ones too, with a summary
 	scripts/test.sh

@@ -29,7 +29,13 @@ var mayImport = map[string][]string{
 	"thaw/control":                   {},
 	"thaw/daemon":                    {"thaw/control", "thaw/pagestore", "thaw/restore/...", "thaw/uffd", "thaw/internal/..."},
 	"thaw/snapshot":                  {"thaw/checkpoint", "thaw/control", "thaw/pagestore", "thaw/restore/criu"},
-	"thaw/bench/...":                 {"thaw/bench/...", "thaw/checkpoint", "thaw/control", "thaw/internal/..."},
+	"thaw/bench/demo/...":            {"thaw/bench/...", "thaw/checkpoint", "thaw/control", "thaw/internal/..."},
+	"thaw/bench/result":              {},
+	"thaw/bench/htmlreport":          {"thaw/bench/result"},
+	"thaw/bench/host":                {"thaw/bench/result", "thaw/internal/..."},
+	"thaw/bench/scenario":            {"thaw/bench/result"},
+	"thaw/bench/baseline":            {"thaw/checkpoint", "thaw/uffd", "thaw/internal/..."},
+	"thaw/bench/suite":               {"thaw/bench/...", "thaw/pagestore", "thaw/restore", "thaw/uffd/...", "thaw/internal/..."},
 	"thaw/cmd/...":                   {"thaw/..."},
 }
 

@@ -140,36 +140,68 @@ func (t *Target) ReadByKernel(addr uint64) *Call[byte] {
 
 // Access is what one access of Touch saw.
 type Access struct {
-	Page    uint64 // from the start of the range
+	Page    uint64 // from the start of the range, counted in strides
 	Latency time.Duration
 	Word    uint64 // the first eight bytes, as the access found or left them
+	Faulted bool   // the kernel counted a page fault
 }
 
 // Touch reads a word of each page of r once, in a random order that all threads share out among themselves. It
 // returns one call for each thread.
 func (t *Target) Touch(r uffd.Range, threads int, seed uint64) []*Call[[]Access] {
-	return t.touch(r, threads, seed, false)
+	return t.Walk(Walk{Range: r, Threads: threads, Seed: seed})
 }
 
 // TouchWrite is Touch, but writes: the first word of page i becomes i+seed.
 func (t *Target) TouchWrite(r uffd.Range, threads int, seed uint64) []*Call[[]Access] {
-	return t.touch(r, threads, seed, true)
+	return t.Walk(Walk{Range: r, Threads: threads, Seed: seed, Write: true})
 }
 
-func (t *Target) touch(r uffd.Range, threads int, seed uint64, write bool) []*Call[[]Access] {
-	calls := make([]*Call[[]Access], threads)
+// A Walk is an order in which threads touch the pages of a range, each page once.
+type Walk struct {
+	Range uffd.Range
+	// Stride is how far apart the pages that are touched lie, in bytes. Default: a page, so that all are.
+	Stride uint64
+	// Threads share out the steps among themselves. Default: 1.
+	Threads int
+	// Seed is that of the random order.
+	Seed uint64
+	// Write writes, as TouchWrite does. Default: read.
+	Write bool
+	// Ascending goes by address instead.
+	Ascending bool
+	// Start is when the walk begins, in nanoseconds of CLOCK_MONOTONIC, so that many targets can begin together.
+	// Default: at once.
+	Start uint64
+}
+
+// Walk touches pages, and returns one call for each thread.
+func (t *Target) Walk(w Walk) []*Call[[]Access] {
+	if w.Stride == 0 {
+		w.Stride = uffd.PageSize
+	}
+	var flags uint64
+	if w.Write {
+		flags |= 1
+	}
+	if w.Ascending {
+		flags |= 2
+	}
+	calls := make([]*Call[[]Access], max(w.Threads, 1))
 	for part := range calls {
-		args := [6]uint64{r.Start, r.Pages(), uint64(part), uint64(threads), seed}
-		if write {
-			args[5] = 1
+		var payload []byte // struct walk of target/target.c
+		for _, v := range []uint64{
+			w.Range.Start, (w.Range.Len() + w.Stride - 1) / w.Stride, w.Stride, uint64(part), uint64(len(calls)), w.Seed, flags, w.Start,
+		} {
+			payload = binary.NativeEndian.AppendUint64(payload, v)
 		}
-		calls[part] = call(t, request{op: opTouch, fd: -1, args: args}, accesses)
+		calls[part] = call(t, request{op: opTouch, fd: -1, payload: payload}, accesses)
 	}
 	return calls
 }
 
 func accesses(r *reply) ([]Access, error) {
-	const size = 24 // struct touched of target/target.c
+	const size = 32 // struct touched of target/target.c
 	list := make([]Access, len(r.payload)/size)
 	for i := range list {
 		b := r.payload[size*i:]
@@ -177,18 +209,73 @@ func accesses(r *reply) ([]Access, error) {
 			Page:    binary.NativeEndian.Uint64(b),
 			Latency: time.Duration(binary.NativeEndian.Uint64(b[8:])),
 			Word:    binary.NativeEndian.Uint64(b[16:]),
+			Faulted: binary.NativeEndian.Uint64(b[24:]) != 0,
 		}
 	}
 	return list, nil
+}
+
+// MapEach is Map for n mappings of length bytes each, the first at start, each stride bytes behind the one before it.
+func (t *Target) MapEach(start, length, stride, n uint64) *Call[Nothing] {
+	return call(t, request{op: opMapEach, fd: -1, args: [6]uint64{start, length, stride, n}}, nothing)
+}
+
+// StormKind is what a storm does again and again.
+type StormKind uint64
+
+// The kinds of storms. The numbers are those of the enum in target/target.c.
+const (
+	StormFork     StormKind = iota // fork a child that exits at once
+	StormMremap                    // move a part elsewhere, and back
+	StormMunmap                    // unmap a part
+	StormDontneed                  // MADV_DONTNEED of a part
+)
+
+func (k StormKind) String() string {
+	return [...]string{"fork", "mremap", "munmap", "dontneed"}[k]
+}
+
+// A Storm is a system call about memory that is made again and again, as fast as it goes.
+type Storm struct {
+	Kind  StormKind
+	Range uffd.Range
+	// Part is the length of what one call is about, in bytes. The calls go through the range part by part, and begin
+	// anew at its end.
+	Part uint64
+	// Calls is how many there are at most.
+	Calls uint64
+	// Elsewhere is the address to which StormMremap moves parts.
+	Elsewhere uint64
+}
+
+// Storm storms until all calls are made, one fails, or Calm. It returns how long each took.
+func (t *Target) Storm(s Storm) *Call[[]time.Duration] {
+	args := [6]uint64{uint64(s.Kind), s.Range.Start, s.Part, max(s.Range.Len()/max(s.Part, 1), 1), s.Calls, s.Elsewhere}
+	return call(t, request{op: opStorm, fd: -1, args: args}, func(r *reply) ([]time.Duration, error) {
+		took := make([]time.Duration, len(r.payload)/8)
+		for i := range took {
+			took[i] = time.Duration(binary.NativeEndian.Uint64(r.payload[8*i:]))
+		}
+		return took, nil
+	})
+}
+
+// Calm ends all storms of the target, and lets none begin again.
+func (t *Target) Calm() *Call[Nothing] {
+	return call(t, request{op: opCalm, fd: -1}, nothing)
 }
 
 // Fork forks the target; the child is a Target of its own. With FeatureEventFork the call is answered once the
 // event was read.
 func (t *Target) Fork() *Call[*Target] {
 	t.tb.Helper()
-	conn, theirs := channel(t.tb)
-	defer theirs.Close()
 	c := newCall[*Target](t, opFork)
+	conn, theirs, err := channel()
+	if err != nil {
+		c.finish(nil, err)
+		return c
+	}
+	defer theirs.Close()
 	t.start(request{op: opFork, fd: int(theirs.Fd())}, func(r *reply, err error) {
 		if err != nil {
 			// A child that was forked nevertheless sees the end of its channel, and exits.
@@ -197,7 +284,7 @@ func (t *Target) Fork() *Call[*Target] {
 			return
 		}
 		child := newTarget(t.tb, conn, int(r.values[0]), r.fd)
-		t.tb.Cleanup(child.stop)
+		t.tb.Cleanup(child.Close)
 		c.finish(child, nil)
 	})
 	return c

@@ -19,11 +19,14 @@ import (
 // Target is a process that obeys. It is safe for concurrent use; but the methods Must and Err of calls belong
 // to the goroutine of the test.
 type Target struct {
-	tb    testing.TB
+	tb    tester
+	cmd   *exec.Cmd // nil of a forked child
 	pid   int
 	pidfd *os.File
 	conn  *net.UnixConn
 	gone  chan struct{} // closed when the channel to the target is
+
+	closing sync.Once
 
 	sending sync.Mutex // one request at a time
 
@@ -36,31 +39,73 @@ type Target struct {
 func Start(tb testing.TB) *Target {
 	tb.Helper()
 	testenv.NeedUserfaultfd(tb)
-	path := program(tb)
-	conn, theirs := channel(tb)
-
-	cmd := exec.Command(path)
-	cmd.Stderr = os.Stderr
-	cmd.ExtraFiles = []*os.File{theirs}
-	pidfd := -1
-	cmd.SysProcAttr = &syscall.SysProcAttr{PidFD: &pidfd}
-	err := cmd.Start()
-	theirs.Close()
+	testenv.NeedCC(tb)
+	target, err := launch(tb, nil)
 	if err != nil {
-		conn.Close()
 		tb.Fatal(err)
 	}
-	target := newTarget(tb, conn, cmd.Process.Pid, pidfd)
-	tb.Cleanup(func() {
-		target.stop()
-		// It was killed; how it ended says nothing about the test.
-		_ = cmd.Wait()
-	})
+	tb.Cleanup(target.Close)
 	return target
 }
 
+// Options change what Launch starts.
+type Options struct {
+	// Workers is how many commands of the target may execute at the same time. Default: 32.
+	Workers int
+}
+
+// Launch runs a target for a program that is no test. The caller has to Close it, and must not use the methods that
+// fail a test: of calls, Must and Err; of targets, Resident and PIDFD. They panic.
+func Launch(o *Options) (*Target, error) {
+	return launch(untested{}, o)
+}
+
+// tester is what a target needs of a testing.TB.
+type tester interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Cleanup(func())
+}
+
+// untested stands for the test where there is none.
+type untested struct{}
+
+func (untested) Helper()                           {}
+func (untested) Errorf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+func (untested) Fatal(args ...any)                 { panic(fmt.Sprint(args...)) }
+func (untested) Cleanup(func())                    {}
+
+func launch(tb tester, o *Options) (*Target, error) {
+	path, err := program()
+	if err != nil {
+		return nil, err
+	}
+	conn, theirs, err := channel()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(path)
+	cmd.Stderr = os.Stderr
+	cmd.ExtraFiles = []*os.File{theirs}
+	if o != nil && o.Workers > 0 {
+		cmd.Env = append(os.Environ(), fmt.Sprintf("TARGET_WORKERS=%d", o.Workers))
+	}
+	pidfd := -1
+	cmd.SysProcAttr = &syscall.SysProcAttr{PidFD: &pidfd}
+	err = cmd.Start()
+	theirs.Close()
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start the target: %w", err)
+	}
+	target := newTarget(tb, conn, cmd.Process.Pid, pidfd)
+	target.cmd = cmd
+	return target, nil
+}
+
 // newTarget takes over the channel and the pidfd. Someone must call stop.
-func newTarget(tb testing.TB, conn *net.UnixConn, pid, pidfd int) *Target {
+func newTarget(tb tester, conn *net.UnixConn, pid, pidfd int) *Target {
 	t := &Target{
 		tb:      tb,
 		pid:     pid,
@@ -74,11 +119,10 @@ func newTarget(tb testing.TB, conn *net.UnixConn, pid, pidfd int) *Target {
 }
 
 // channel makes both ends of a connection to a target.
-func channel(tb testing.TB) (ours *net.UnixConn, theirs *os.File) {
-	tb.Helper()
+func channel() (ours *net.UnixConn, theirs *os.File, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		tb.Fatal(err)
+		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
 	theirs = os.NewFile(uintptr(pair[1]), "target's end")
 	file := os.NewFile(uintptr(pair[0]), "test's end")
@@ -86,17 +130,23 @@ func channel(tb testing.TB) (ours *net.UnixConn, theirs *os.File) {
 	conn, err := net.FileConn(file)
 	if err != nil {
 		theirs.Close()
-		tb.Fatal(err)
+		return nil, nil, err
 	}
-	return conn.(*net.UnixConn), theirs
+	return conn.(*net.UnixConn), theirs, nil
 }
 
-// stop kills the target and waits until its channel is closed.
-func (t *Target) stop() {
-	t.Kill()
-	t.conn.Close()
-	<-t.gone
-	t.pidfd.Close()
+// Close kills the target and waits until it has ended. A forked child is reaped by its parent. Close is idempotent.
+func (t *Target) Close() {
+	t.closing.Do(func() {
+		t.Kill()
+		t.conn.Close()
+		<-t.gone
+		t.pidfd.Close()
+		if t.cmd != nil {
+			// It was killed; how it ended says nothing.
+			_ = t.cmd.Wait()
+		}
+	})
 }
 
 // PID returns the process id of the target.
@@ -105,11 +155,20 @@ func (t *Target) PID() int { return t.pid }
 // PIDFD returns a new pidfd of the target, which the caller owns.
 func (t *Target) PIDFD() *os.File {
 	t.tb.Helper()
-	fd, err := unix.FcntlInt(t.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	file, err := t.DupPIDFD()
 	if err != nil {
 		t.tb.Fatal(err)
 	}
-	return os.NewFile(uintptr(fd), t.pidfd.Name())
+	return file
+}
+
+// DupPIDFD is PIDFD for programs that are no tests.
+func (t *Target) DupPIDFD() (*os.File, error) {
+	fd, err := unix.FcntlInt(t.pidfd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(fd), t.pidfd.Name()), nil
 }
 
 // Kill sends SIGKILL. The process may take a moment to end: see Gone.

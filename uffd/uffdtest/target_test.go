@@ -230,3 +230,81 @@ func TestPIDFDTellsTheEnd(t *testing.T) {
 		}
 	}
 }
+
+func TestWalkGoesWhereItIsTold(t *testing.T) {
+	target := uffdtest.Start(t)
+	target.Map(pages(0, 32)).Must()
+	target.TouchWrite(pages(0, 32), 1, 100)[0].Must()
+	for _, tt := range []struct {
+		name string
+		walk uffdtest.Walk
+		want []uint64 // pages, in order
+	}{
+		{"ascending by address", uffdtest.Walk{Range: pages(3, 5), Ascending: true}, []uint64{3, 4, 5, 6, 7}},
+		{"with strides", uffdtest.Walk{Range: pages(0, 31), Stride: 10 * uffd.PageSize, Ascending: true}, []uint64{0, 10, 20, 30}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var got []uint64
+			for _, a := range target.Walk(tt.walk)[0].Must() {
+				got = append(got, a.Word-100)
+				if a.Faulted {
+					t.Errorf("page %d is there and faulted", a.Page)
+				}
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("pages (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAccessSaysWhetherItFaulted(t *testing.T) {
+	target := uffdtest.Start(t)
+	target.Map(pages(0, 8)).Must()
+	for _, faulted := range []bool{true, false} {
+		for _, a := range target.TouchWrite(pages(0, 8), 1, 1)[0].Must() {
+			if a.Faulted != faulted {
+				t.Errorf("page %d: faulted %v, want %v", a.Page, a.Faulted, faulted)
+			}
+		}
+	}
+}
+
+func TestStormsEndWithTheirCallsOrWithCalm(t *testing.T) {
+	target := uffdtest.Start(t)
+	target.MapEach(base, 8*uffd.PageSize, 16*uffd.PageSize, 3).Must()
+	part := func(kind uffdtest.StormKind, calls uint64) uffdtest.Storm {
+		return uffdtest.Storm{Kind: kind, Range: pages(0, 8), Part: uffd.PageSize, Calls: calls, Elsewhere: pages(16, 1).Start}
+	}
+	target.Munmap(pages(16, 8)).Must()
+	target.TouchWrite(pages(0, 8), 1, 1)[0].Must()
+	for _, kind := range []uffdtest.StormKind{uffdtest.StormFork, uffdtest.StormMremap, uffdtest.StormDontneed, uffdtest.StormMunmap} {
+		if took := target.Storm(part(kind, 8)).Must(); len(took) != 8 {
+			t.Errorf("%v: %d calls, want 8", kind, len(took))
+		}
+	}
+	if err := target.Read(pages(0, 1)).Err(); err == nil {
+		t.Error("what a storm has unmapped is there")
+	}
+	endless := target.Storm(uffdtest.Storm{Kind: uffdtest.StormDontneed, Range: pages(32, 8), Part: uffd.PageSize, Calls: 1 << 20})
+	target.Calm().Must()
+	endless.Must()
+}
+
+func TestTargetsServeProgramsThatAreNoTests(t *testing.T) {
+	testenv.NeedUserfaultfd(t)
+	testenv.NeedCC(t)
+	target, err := uffdtest.Launch(&uffdtest.Options{Workers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	if _, err := target.Map(pages(0, 1)).Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if pidfd, err := target.DupPIDFD(); err != nil {
+		t.Error(err)
+	} else {
+		pidfd.Close()
+	}
+}

@@ -38,6 +38,9 @@ const (
 	opDial
 	opSend
 	opHangup
+	opMapEach
+	opStorm
+	opCalm
 )
 
 var opNames = [...]string{
@@ -45,6 +48,7 @@ var opNames = [...]string{
 	opMprotect: "mprotect", opOpen: "open", opDrop: "drop", opRegister: "register", opUnregister: "unregister",
 	opRead: "read", opWrite: "write", opSums: "sums", opTouch: "touch", opPipe: "pipe", opFork: "fork",
 	opExec: "exec", opExit: "exit", opDial: "dial", opSend: "send", opHangup: "hangup",
+	opMapEach: "map each", opStorm: "storm", opCalm: "calm",
 }
 
 func (o op) String() string { return opNames[o] }

@@ -27,6 +27,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -35,7 +36,7 @@
 
 #define CHANNEL 3 /* the socket to the test, inherited */
 #define PAGE 4096ul
-#define WORKERS 32
+#define WORKERS 32 /* unless TARGET_WORKERS in the environment says otherwise */
 #define QUEUE 1024 /* more requests than this wait in the socket */
 
 /* The requests. The numbers are those of the op constants in wire.go. */
@@ -44,6 +45,7 @@ enum {
 	OP_OPEN, OP_DROP, OP_REGISTER, OP_UNREGISTER,
 	OP_READ, OP_WRITE, OP_SUMS, OP_TOUCH, OP_PIPE,
 	OP_FORK, OP_EXEC, OP_EXIT, OP_DIAL, OP_SEND, OP_HANGUP,
+	OP_MAP_EACH, OP_STORM, OP_CALM,
 };
 
 struct request {
@@ -66,10 +68,22 @@ struct reply {
 _Static_assert(sizeof(struct request) == 64, "the test packs 64 bytes");
 _Static_assert(sizeof(struct reply) == 48, "the test unpacks 48 bytes");
 
+/* The payload of OP_TOUCH. */
+struct walk {
+	uint64_t addr, pages, stride; /* stride in bytes, from page to page */
+	uint64_t part, parts;	      /* this thread's share of the steps */
+	uint64_t seed, flags, start;  /* start: not before, in CLOCK_MONOTONIC */
+};
+
+enum { WALK_WRITE = 1, WALK_ASCENDING = 2 };
+
 /* What one access of OP_TOUCH saw. */
 struct touched {
-	uint64_t page, nanoseconds, word;
+	uint64_t page, nanoseconds, word, faults;
 };
+
+/* What OP_STORM does. The numbers are those of the Storm constants in commands.go. */
+enum { STORM_FORK, STORM_MREMAP, STORM_MUNMAP, STORM_DONTNEED };
 
 struct job {
 	struct request req;
@@ -93,6 +107,7 @@ static struct {
 
 static pthread_mutex_t sending;
 static int uffd = -1;
+static volatile int calm; /* storms end */
 static __thread sigjmp_buf on_signal;
 static __thread volatile sig_atomic_t guarded;
 static __thread volatile siginfo_t caught;
@@ -333,41 +348,114 @@ static uint64_t now(void)
 	return t.tv_sec * 1000000000ull + t.tv_nsec;
 }
 
-/*
- * Touches the steps of a random walk over all pages that are congruent to part
- * modulo parts. x -> ax+c visits all numbers below a power of two exactly once if c
- * is odd and a is 1 modulo 4; those beyond the last page are passed over.
- */
-static uint64_t touch(const uint64_t *arg, struct touched *out)
+static void sleep_until(uint64_t at)
 {
-	uint64_t pages = arg[1], part = arg[2], parts = arg[3], seed = arg[4], write = arg[5];
+	struct timespec t = { at / 1000000000, at % 1000000000 };
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
+		;
+}
+
+/* The page faults of this thread so far; those that userfaultfd held up are major ones. */
+static uint64_t faults(void)
+{
+	struct rusage r;
+	getrusage(RUSAGE_THREAD, &r);
+	return r.ru_minflt + r.ru_majflt;
+}
+
+/*
+ * Touches the steps of a walk over all pages that are congruent to part modulo
+ * parts. In random order, x -> ax+c visits all numbers below a power of two exactly
+ * once if c is odd and a is 1 modulo 4; those beyond the last page are passed over.
+ */
+static uint64_t touch(const struct walk *w, struct touched *out)
+{
 	uint64_t mask = 1, step = 0, n = 0, x;
-	while (mask < pages)
+	uint64_t a = (w->seed << 2 & 0xfffffffc) + 5, c = w->seed >> 16 | 1;
+	while (mask < w->pages)
 		mask <<= 1;
 	mask--;
-	x = seed & mask;
+	if (w->flags & WALK_ASCENDING)
+		a = c = 1;
+	x = w->flags & WALK_ASCENDING ? mask : w->seed & mask;
+	if (w->start)
+		sleep_until(w->start);
 	for (uint64_t i = 0; i <= mask; i++) {
-		x = (x * ((seed << 2 & 0xfffffffc) + 5) + (seed >> 16 | 1)) & mask;
-		if (x >= pages || step++ % parts != part)
+		x = (x * a + c) & mask;
+		if (x >= w->pages || step++ % w->parts != w->part)
 			continue;
-		volatile uint64_t *p = (uint64_t *)(arg[0] + x * PAGE);
-		uint64_t start = now();
-		if (write)
-			*p = x + seed;
-		uint64_t word = *p;
-		out[n++] = (struct touched){ x, now() - start, word };
+		volatile uint64_t *p = (uint64_t *)(w->addr + x * w->stride);
+		uint64_t before = faults(), start = now();
+		if (w->flags & WALK_WRITE)
+			*p = x + w->seed;
+		uint64_t word = *p, end = now();
+		out[n++] = (struct touched){ x, end - start, word, faults() - before };
 	}
 	return n;
 }
 
-/* arg: address, pages, part, parts, seed, write. A struct touched for each page. */
+/* A struct walk comes as payload. A struct touched for each page. */
 static void do_touch(const struct job *j, struct answer *a)
 {
-	size_t len = (j->req.arg[1] / j->req.arg[3] + 1) * sizeof(struct touched);
+	const struct walk *w = (const struct walk *)j->payload;
+	if (j->req.payload_len != sizeof(*w) || !w->parts) {
+		a->rep.err = EINVAL;
+		return;
+	}
+	size_t len = (w->pages / w->parts + 1) * sizeof(struct touched);
 	a->payload = buffer(len);
-	GUARD(a, a->rep.payload_len = touch(j->req.arg, (struct touched *)a->payload) *
-				      sizeof(struct touched));
+	GUARD(a, a->rep.payload_len = touch(w, (struct touched *)a->payload) * sizeof(struct touched));
 	a->rep.val[1] = len;
+}
+
+/* arg: address, length, stride, how many. Maps private anonymous memory that often. */
+static void do_map_each(const struct job *j, struct answer *a)
+{
+	const uint64_t *arg = j->req.arg;
+	for (uint64_t i = 0; i < arg[3] && !a->rep.err; i++)
+		a->rep.err = failed(mmap((void *)(arg[0] + i * arg[2]), arg[1], PROT_READ | PROT_WRITE,
+					 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED);
+}
+
+/* One gust of a storm: the kind, and the range that it is about. */
+static int gust(uint64_t kind, uint64_t addr, uint64_t len, uint64_t elsewhere)
+{
+	switch (kind) {
+	case STORM_FORK: {
+		pid_t pid = _Fork();
+		if (pid == 0)
+			_exit(0);
+		return pid < 0;
+	}
+	case STORM_MREMAP:
+		return mremap((void *)addr, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)elsewhere) == MAP_FAILED ||
+		       mremap((void *)elsewhere, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)addr) == MAP_FAILED;
+	case STORM_MUNMAP:
+		return munmap((void *)addr, len);
+	case STORM_DONTNEED:
+		return madvise((void *)addr, len, MADV_DONTNEED);
+	}
+	errno = EINVAL;
+	return -1;
+}
+
+/* arg: kind, address, length of a part, parts, most gusts, another address. A time for each gust. */
+static void do_storm(const struct job *j, struct answer *a)
+{
+	const uint64_t *arg = j->req.arg;
+	uint64_t n = 0, *out;
+	a->rep.val[1] = arg[4] * sizeof(*out);
+	a->payload = buffer(a->rep.val[1]);
+	out = (uint64_t *)a->payload;
+	while (n < arg[4] && !calm) {
+		uint64_t start = now();
+		if (gust(arg[0], arg[1] + n % arg[3] * arg[2], arg[2], arg[5])) {
+			a->rep.err = errno;
+			return;
+		}
+		out[n++] = now() - start;
+	}
+	a->rep.payload_len = n * sizeof(*out);
 }
 
 /* arg: address. Has the kernel read a byte of memory; its own errno if it cannot. */
@@ -490,6 +578,15 @@ static void execute(const struct job *j, struct answer *a)
 	case OP_TOUCH:
 		do_touch(j, a);
 		break;
+	case OP_MAP_EACH:
+		do_map_each(j, a);
+		break;
+	case OP_STORM:
+		do_storm(j, a);
+		break;
+	case OP_CALM:
+		calm = 1;
+		break;
 	case OP_PIPE:
 		do_pipe(j, a);
 		break;
@@ -521,6 +618,12 @@ static int passing(uint32_t op)
 	return op == OP_MAP_MEMFD || op == OP_FORK;
 }
 
+/* Whether the buffer of the answer may be larger than its payload: then val[1] is its size. */
+static int oversized(uint32_t op)
+{
+	return op == OP_TOUCH || op == OP_STORM;
+}
+
 static void *worker(void *unused)
 {
 	for (;;) {
@@ -533,7 +636,7 @@ static void *worker(void *unused)
 
 		struct answer a = { .rep = { .id = j.req.id }, .fd = -1 };
 		execute(&j, &a);
-		size_t len = j.req.op == OP_TOUCH ? a.rep.val[1] : a.rep.payload_len;
+		size_t len = oversized(j.req.op) ? a.rep.val[1] : a.rep.payload_len;
 		if (a.rep.sig)
 			a.rep.payload_len = 0;
 		reply(&a);
@@ -550,6 +653,7 @@ static void *worker(void *unused)
 /* Starts with an empty queue and no lock held, in a child too. */
 static void serve(void)
 {
+	const char *workers = getenv("TARGET_WORKERS");
 	pthread_attr_t attr;
 	pthread_t thread;
 
@@ -561,7 +665,7 @@ static void serve(void)
 
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 256 << 10);
-	for (int i = 0; i < WORKERS; i++)
+	for (int i = workers ? atoi(workers) : WORKERS; i > 0; i--)
 		if ((errno = pthread_create(&thread, &attr, worker, NULL)))
 			die("pthread_create");
 

@@ -1,0 +1,2 @@
+// Package htmlreport writes a document of the benchmarks as one self-contained HTML page.
+package htmlreport

@@ -1,0 +1,73 @@
+package result
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+// maxBusy is the part of all cores that may be in use before a run without a warning.
+const maxBusy = 0.10
+
+// Warnings say why the numbers may not be what they seem.
+func (d *Document) Warnings() []string {
+	var out []string
+	if d.Settings.Quick {
+		out = append(out, "A quick run: tiny sizes, each trial once. It says that everything works, and nothing about speed.")
+	}
+	if d.Host.Busy > maxBusy {
+		out = append(out, fmt.Sprintf("The machine was busy before the run began (%s of its cores): the times are not to be relied on.", Percent(d.Host.Busy)))
+	}
+	if d.Settings.Repetitions < 5 && !d.Settings.Quick {
+		out = append(out, fmt.Sprintf("Only %d repetitions: the spread says little.", d.Settings.Repetitions))
+	}
+	return out
+}
+
+// Verdict says whether the goal was reached.
+func (g *Goal) Verdict() string {
+	if g.Met {
+		return "met"
+	}
+	return "missed"
+}
+
+// Bound says what was to be reached.
+func (g *Goal) Bound() string {
+	if g.AtLeast {
+		return fmt.Sprintf("at least %g", g.Want)
+	}
+	return fmt.Sprintf("at most %g", g.Want)
+}
+
+// WriteGoals writes the figures that were to be reached, for people.
+func (d *Document) WriteGoals(w io.Writer) error {
+	var b strings.Builder
+	tab := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	if len(d.Goals) > 0 {
+		fmt.Fprintln(tab, "\tscenario\tfigure\tin\treached\twanted\tours\tfloor\t")
+	}
+	for i := range d.Goals {
+		g := &d.Goals[i]
+		floor := "-"
+		if g.Floor != 0 {
+			floor = Format(g.Floor, g.Unit)
+		}
+		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%.2f\t%s\t%s\t%s\t\n",
+			g.Verdict(), g.Scenario, g.Name, g.Params, g.Reached, g.Bound(), Format(g.Ours, g.Unit), floor)
+	}
+	if err := tab.Flush(); err != nil {
+		return err
+	}
+	for _, s := range d.Scenarios {
+		for _, note := range s.Notes {
+			fmt.Fprintf(&b, "%s: %s\n", s.Name, note)
+		}
+	}
+	for _, warning := range d.Warnings() {
+		fmt.Fprintf(&b, "%s\n", warning)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

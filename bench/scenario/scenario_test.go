@@ -1,0 +1,166 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"thaw/bench/result"
+	"thaw/internal/testenv"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+var speed = result.Metric{Name: "speed", Unit: "B/s", Higher: true}
+
+// A stage is a scenario that notes what is done with it.
+type stage struct {
+	runs   []string
+	closed int
+	dir    string
+}
+
+// scenario returns a scenario with a trial for each size and subject. fail names the trial that fails.
+func (s *stage) scenario(fail string) Scenario {
+	return Scenario{Name: "stage", Summary: "A play.", Prepare: func(_ context.Context, env *Env) (*Plan, error) {
+		s.dir = env.Dir
+		plan := &Plan{Notes: []string{"a note"}, Close: func() error { s.closed++; return nil }}
+		for _, size := range []string{"1", "2"} {
+			for subject, v := range map[string]float64{"c": 100, "thaw": 90} {
+				t := Trial{Params: result.P("size", size), Subject: subject}
+				t.Run = func(context.Context) ([]result.Observation, error) {
+					s.runs = append(s.runs, t.name())
+					if t.name() == fail {
+						return nil, errors.New("no luck")
+					}
+					return []result.Observation{{Metric: speed, Values: []float64{v}}}, nil
+				}
+				plan.Trials = append(plan.Trials, t)
+			}
+		}
+		slices.SortFunc(plan.Trials, func(a, b Trial) int {
+			if a.name() < b.name() {
+				return -1
+			}
+			return 1
+		})
+		return plan, nil
+	}, Goals: []Goal{{
+		Name: "speed", Each: []string{"size"}, Ours: Side{Subject: "thaw", Metric: "speed", Figure: result.Middle},
+		Floor: &Side{Subject: "c", Metric: "speed", Figure: result.Middle}, Want: 0.95, AtLeast: true,
+	}}}
+}
+
+func TestTrialsAreInterleavedInAnotherOrderEachTime(t *testing.T) {
+	var s stage
+	d, err := Run(t.Context(), []Scenario{s.scenario("")}, &Options{Repetitions: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"size=1/c", "size=1/thaw", "size=2/c", "size=2/thaw"}
+	if diff := cmp.Diff(want, s.runs[:4]); diff != "" {
+		t.Errorf("the first repetition (-want +got):\n%s", diff)
+	}
+	if slices.Equal(want, s.runs[4:]) {
+		t.Error("the second repetition has the same order")
+	}
+	if diff := cmp.Diff(want, slices.Sorted(slices.Values(s.runs[4:]))); diff != "" {
+		t.Errorf("the second repetition (-want +got):\n%s", diff)
+	}
+	if len(d.Series) != 4 || len(d.Series[0].Samples) != 2 {
+		t.Errorf("%d series, the first with %v", len(d.Series), d.Series[0].Samples)
+	}
+	if s.closed != 1 {
+		t.Errorf("the plan was closed %d times", s.closed)
+	}
+	if _, err := os.Stat(s.dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the folder is left: %v", err)
+	}
+	if sc := d.Scenarios[0]; sc.Name != "stage" || len(sc.Notes) != 1 {
+		t.Errorf("the scenario is told as %+v", sc)
+	}
+	goal := result.Goal{Scenario: "stage", Name: "speed", Params: result.P("size", "1"), Want: 0.95, AtLeast: true, Reached: 0.9, Ours: 90, Floor: 100, Unit: "B/s"}
+	if len(d.Goals) != 2 {
+		t.Fatalf("goals are %+v", d.Goals)
+	}
+	if diff := cmp.Diff(goal, d.Goals[0]); diff != "" {
+		t.Errorf("goal (-want +got):\n%s", diff)
+	}
+}
+
+func TestFilterChoosesTrials(t *testing.T) {
+	var s stage
+	d, err := Run(t.Context(), []Scenario{s.scenario("")}, &Options{Repetitions: 1, Filter: regexp.MustCompile(`size=2/thaw`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"size=2/thaw"}, s.runs); diff != "" {
+		t.Errorf("runs (-want +got):\n%s", diff)
+	}
+	if len(d.Goals) != 0 {
+		t.Errorf("a goal without its floor is judged: %+v", d.Goals)
+	}
+	if _, err := Run(t.Context(), []Scenario{s.scenario("")}, &Options{Filter: regexp.MustCompile("nothing")}); !errors.Is(err, ErrNothing) {
+		t.Errorf("a filter that matches nothing: %v, want ErrNothing", err)
+	}
+}
+
+func TestATrialThatFailsEndsTheRunAndIsNamed(t *testing.T) {
+	var s stage
+	_, err := Run(t.Context(), []Scenario{s.scenario("size=1/thaw")}, &Options{Repetitions: 3})
+	if err == nil || err.Error() != "scenario stage: size=1/thaw, repetition 1: no luck" {
+		t.Errorf("Run says %v", err)
+	}
+	if s.closed != 1 || len(s.runs) != 2 {
+		t.Errorf("closed %d times, after %v", s.closed, s.runs)
+	}
+}
+
+func TestAQuickRunIsNotJudged(t *testing.T) {
+	var s stage
+	d, err := Run(t.Context(), []Scenario{s.scenario("")}, &Options{Quick: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.runs) != 4 || len(d.Goals) != 0 || !d.Settings.Quick {
+		t.Errorf("%d runs, goals %v", len(s.runs), d.Goals)
+	}
+}
+
+func TestAnEndedContextEndsTheRun(t *testing.T) {
+	var s stage
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Run(ctx, []Scenario{s.scenario("")}, &Options{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("Run says %v", err)
+	}
+	if len(s.runs) > 1 {
+		t.Errorf("%d trials were run", len(s.runs))
+	}
+}
+
+func TestGoalsMayFixASettingAndHaveNoFloor(t *testing.T) {
+	d := &result.Document{}
+	many := result.Metric{Name: "latency", Unit: "ns", Many: true}
+	for regions, v := range map[string]float64{"10": 10, "1000": 12} {
+		d.Add("s", result.P("regions", regions), "thaw", []result.Observation{{Metric: many, Values: []float64{v, v, 5 * v}}})
+	}
+	d.Finish()
+	side := func(n string, f result.Figure) Side {
+		return Side{Subject: "thaw", Metric: "latency", Figure: f, Params: result.P("regions", n)}
+	}
+	few := side("10", result.Middle)
+	s := &Scenario{Name: "s", Goals: []Goal{
+		{Name: "growth", Ours: side("1000", result.Middle), Floor: &few, Want: 1.3},
+		{Name: "tail", Ours: side("10", result.P99), Want: 20},
+	}}
+	got := Judge(d, s)
+	if len(got) != 2 || got[0].Reached != 1.2 || !got[0].Met || got[1].Met || got[1].Floor != 0 {
+		t.Errorf("goals are %+v", got)
+	}
+}

@@ -1,0 +1,2 @@
+// Package cprogram compiles small C programs of ours when they are first needed.
+package cprogram
