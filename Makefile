@@ -47,7 +47,7 @@ fuzz: ## every fuzz target for a minute (FUZZTIME=1m)
 	scripts/fuzz.sh $(or $(FUZZTIME),1m)
 
 generate: ## the command line reference, which is made from the programs
-	go test ./cmd/... -run Reference -update
+	go test ./cmd/thaw ./cmd/thawd ./cmd/uffdbench -run Reference -update
 
 clean: ## what was built
 	rm -rf bin out

@@ -78,7 +78,7 @@ func TestSkeletonMayBeReadByThoseWhoMayReadTheImages(t *testing.T) {
 			switch name {
 			case ".":
 				want = tc.wantDir
-			case SkeletonMarker:
+			case SkeletonMarker, mappableFile:
 				want = 0o600
 			}
 			info, err := os.Stat(filepath.Join(skeleton, name))
