@@ -48,6 +48,10 @@ type reader struct {
 	probed  time.Time
 	starved bool // a lack of descriptors has been logged
 
+	help     func(func(context.Context)) // runs a function on a goroutine that Session.Run waits for
+	loaders  int                         // that were started
+	streamed bool                        // stream workers were started
+
 	job      job       // what it is streaming; job.a is nil if nothing
 	noStream time.Time // not before: what there is to stream is not at hand
 
@@ -55,8 +59,8 @@ type reader struct {
 	events [16]unix.EpollEvent
 }
 
-func newReader(s *Session) *reader {
-	return &reader{s: s, byFD: make(map[int32]*addressSpace)}
+func newReader(s *Session, help func(func(context.Context))) *reader {
+	return &reader{s: s, byFD: make(map[int32]*addressSpace), help: help}
 }
 
 func (r *reader) run(ctx context.Context) error {
@@ -173,6 +177,23 @@ func (r *reader) commands(ctx context.Context) {
 	}
 	if aborted != nil || ctx.Err() != nil {
 		r.stopAll()
+	}
+	r.startStream()
+}
+
+// startStream starts the stream workers as soon as there is something to stream.
+func (r *reader) startStream() {
+	if r.streamed {
+		return
+	}
+	s := r.s
+	s.mu.Lock()
+	r.streamed = slices.ContainsFunc(s.spaces, (*addressSpace).streamsLocked)
+	s.mu.Unlock()
+	if r.streamed {
+		for range s.opts.Workers {
+			r.help(s.streamWorker)
+		}
 	}
 }
 
@@ -308,6 +329,10 @@ func (r *reader) finish(f fault, o outcome) {
 			r.streamNear(f.a, f.want.addr)
 		}
 	case loading:
+		if r.loaders < loaders {
+			r.loaders++
+			r.help(r.s.loader)
+		}
 		select {
 		case r.s.loads <- loadRequest{a: f.a, want: f.want, since: f.since}:
 		default: // every loader is busy and so is their queue

@@ -212,16 +212,14 @@ func (s *Session) Run(ctx context.Context) error {
 	workCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	g, workCtx := errgroup.WithContext(workCtx)
-	for range s.opts.Workers {
-		g.Go(func() error { s.streamWorker(workCtx); return nil })
-	}
-	for range loaders {
-		g.Go(func() error { s.loader(workCtx); return nil })
+	// The reader starts the others when there is work for them: a session that waits costs one thread.
+	help := func(work func(context.Context)) {
+		g.Go(func() error { work(workCtx); return nil })
 	}
 	g.Go(func() error {
 		defer cancel()
 		defer s.end()
-		return newReader(s).run(ctx)
+		return newReader(s, help).run(ctx)
 	})
 	err := g.Wait()
 

@@ -517,7 +517,7 @@ func TestFaultPathAllocatesNothing(t *testing.T) {
 	}
 	defer s.wake.close()
 	a := s.newSpace(Process{FD: fd, Layout: oneRegion(4000, 2000)})
-	r := newReader(s)
+	r := newReader(s, nil)
 	var m uffd.Message
 	page := uint64(0)
 	allocs := testing.AllocsPerRun(1000, func() {
@@ -652,7 +652,7 @@ func TestNothingRegisteredIsNotBelievedWhileTheAddressSpaceChanges(t *testing.T)
 	if got := a.trueOutcome(none).Outcome; got != uffd.Again {
 		t.Errorf("with an event unread: %v, want Again", got)
 	}
-	if _, _, err := newReader(s).read(a); err != nil {
+	if _, _, err := newReader(s, nil).read(a); err != nil {
 		t.Fatal(err)
 	}
 	unmap.Must()
