@@ -169,9 +169,9 @@ func (s *Session) noteKilled() {
 	s.killed++
 }
 
-// faultedLately reports whether a fault was read within busyFor.
-func (s *Session) faultedLately() bool {
-	return time.Now().UnixNano()-s.lastFault.Load() < int64(busyFor)
+// faultedWithin reports whether a fault was read within the last d.
+func (s *Session) faultedWithin(d time.Duration) bool {
+	return time.Now().UnixNano()-s.lastFault.Load() < int64(d)
 }
 
 // minZeroGap is the size from which a gap without content leaves the userfaultfd before the process runs. Each gap

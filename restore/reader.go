@@ -109,6 +109,13 @@ func (r *reader) stream() bool {
 	if s.limiter != nil || !s.isRegistered() || time.Now().Before(r.noStream) {
 		return false // the workers keep the rate, and know how to wait
 	}
+	if !s.faultedWithin(awakeFor) {
+		if r.job.a != nil {
+			s.returnJob(r.job)
+			r.job = job{}
+		}
+		return false
+	}
 	if r.job.a == nil {
 		s.mu.Lock()
 		j, ok := s.newJobLocked()
@@ -119,7 +126,7 @@ func (r *reader) stream() bool {
 		r.job = j
 	}
 	limit := uint64(busyPages)
-	if s.faultedLately() {
+	if s.faultedWithin(busyFor) {
 		limit = eagerPages
 	}
 	n, ok := r.job.copyReady(limit)

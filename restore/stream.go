@@ -21,6 +21,9 @@ const (
 	eagerPages = 4
 	// busyFor is how long after a fault more faults are expected.
 	busyFor = 2 * time.Millisecond
+	// awakeFor is how long after a fault the reader stays awake, and streams meanwhile. Beyond it copying is left to the
+	// workers: three threads that copy on two cores are slower than two.
+	awakeFor = 20 * time.Millisecond
 	// aheadChunks is how far ahead of the stream storage is asked for pages: 16 MiB keep a local disk busy, and are
 	// not so much that a fault's own read would wait long behind them.
 	aheadChunks = 16
@@ -225,7 +228,7 @@ func (a *addressSpace) streamJob(ctx context.Context, j *job) bool {
 func (a *addressSpace) streamRun(ctx context.Context, home, image, pages uint64) bool {
 	limit := bulkPages
 	for pages > 0 {
-		if !a.s.isRegistered() || a.s.faultedLately() { // the restorer is still changing the address space, or a fault waits
+		if !a.s.isRegistered() || a.s.faultedWithin(busyFor) { // the restorer is still changing the address space, or a fault waits
 			limit = min(limit, busyPages)
 		}
 		n, ok := a.streamStep(ctx, home, image, min(pages, uint64(limit)))
