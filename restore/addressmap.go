@@ -42,6 +42,7 @@ func (m *addressMap) forChild(wiped []span, known bool) addressMap {
 	c := addressMap{layout: m.layout, pieces: make([]piece, 0, len(m.pieces))}
 	for _, p := range m.pieces {
 		if known || !p.wipe {
+			p.wipe = p.wipe && !known
 			c.add(p)
 		}
 	}

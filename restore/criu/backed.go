@@ -109,32 +109,69 @@ func (im *Images) restoreAnonymous(mem *memoryMap, pages []Run) ([]Run, error) {
 		}
 		before := indexAfter(pages, m.start)
 		out, pages = append(out, pages[:before]...), pages[before:]
-		at := m.start
-		for at < m.end {
-			next := m.end
-			if len(pages) > 0 {
-				next = min(next, max(at, pages[0].Addr))
-			}
-			if next > at {
-				offset := int64(m.offset + (at - m.start))
-				out = append(out, Run{Addr: at, Pages: (next - at) / restore.PageSize, File: file, Offset: offset})
-			}
-			if at = next; at == m.end {
-				break
-			}
-			// A page that the task has written to, cut at the end of the mapping.
-			r := pages[0]
-			if r.end() > m.end {
-				r.Pages = (m.end - r.Addr) / restore.PageSize
-			}
-			out = append(out, r)
-			if pages[0] = pages[0].skip(r.Pages); pages[0].Pages == 0 {
-				pages = pages[1:]
-			}
-			at = r.end()
-		}
+		out, pages = appendBacked(out, pages, mem.guards, m, file)
+	}
+	if mem.hasBacked() {
+		mem.join()
 	}
 	return append(out, pages...), nil
+}
+
+// appendBacked appends the pages of a mapping that is backed by a file: those that the task has written to, which are the first of
+// pages, and for all others but guarded ones those of the file. It returns the rest of pages.
+func appendBacked(out, pages []Run, guards []mapping, m *mapping, file int) (all, rest []Run) {
+	for at := m.start; at < m.end; {
+		next := m.end
+		if len(pages) > 0 {
+			next = min(next, max(at, pages[0].Addr))
+		}
+		for len(guards) > 0 && guards[0].end <= at {
+			guards = guards[1:]
+		}
+		guarded := len(guards) > 0 && guards[0].start < next
+		if guarded {
+			next = max(at, guards[0].start)
+		}
+		if next > at {
+			out = append(out, Run{Addr: at, Pages: (next - at) / restore.PageSize, File: file, Offset: int64(m.offset + (at - m.start))})
+			at = next
+			continue
+		}
+		if guarded {
+			at = min(guards[0].end, m.end)
+			continue
+		}
+		r := pages[0]
+		if r.end() > m.end {
+			r.Pages = (m.end - r.Addr) / restore.PageSize
+		}
+		out = append(out, r)
+		if pages[0] = pages[0].skip(r.Pages); pages[0].Pages == 0 {
+			pages = pages[1:]
+		}
+		at = r.end()
+	}
+	return out, pages
+}
+
+// join makes one mapping of neighbors that are alike and were cut when a part was mapped from a file: mremap does not take what is
+// two mappings, and whoever looks for allocators wants theirs whole.
+func (mem *memoryMap) join() {
+	var out []mapping
+	for _, m := range mem.mappings {
+		if n := len(out); n > 0 && (m.backed || out[n-1].backed) && out[n-1].continuedBy(&m) {
+			out[n-1].end, out[n-1].backed = m.end, true
+			continue
+		}
+		out = append(out, m)
+	}
+	mem.mappings = out
+}
+
+// continuedBy reports whether anonymous mapping o is like m and begins where m ends.
+func (m *mapping) continuedBy(o *mapping) bool {
+	return m.end == o.start && m.prot == o.prot && m.flags == o.flags && m.madvise == o.madvise && m.status == o.status &&
+		m.status&^statusHeap == statusRegular|statusAnonPrivate
 }
 
 // indexAfter returns the index of the first run that ends after addr.
@@ -156,6 +193,19 @@ func (im *Images) Reader(file int) io.ReaderAt {
 	return im.chain.files[file]
 }
 
+// fileName returns what the file of that number is called.
+func (im *Images) fileName(file int) string {
+	if file < firstBacking {
+		return filepath.Base(im.chain.files[file].Name())
+	}
+	for path, i := range im.backings.byPath {
+		if firstBacking+i == file {
+			return path
+		}
+	}
+	return ""
+}
+
 // writeMM writes mm-PID.img of a task with mappings that stand for anonymous memory.
 func (w *skeletonWriter) writeMM(t *Task) error {
 	name := fmt.Sprintf("mm-%d.img", t.PID)
@@ -163,26 +213,24 @@ func (w *skeletonWriter) writeMM(t *Task) error {
 	if err != nil {
 		return err
 	}
-	backed := make(map[uint64]bool)
-	status := make(map[uint64]uint32)
-	for _, m := range w.im.memory[t.PID].mappings {
-		backed[m.start], status[m.start] = m.backed, m.status
-	}
 	var out []*vma.VmaEntry
+	joined := w.im.memory[t.PID].mappings
 	for _, v := range entry.GetVmas() {
-		if v.GetStatus()&statusGuard == 0 && backed[v.GetStart()] {
-			v.Flags = proto.Uint32(v.GetFlags() | mapAnonymous)
-			v.Status = proto.Uint32(status[v.GetStart()])
-			v.Shmid, v.Pgoff, v.Fdflags = proto.Uint64(0), proto.Uint64(0), nil
-			if v.Madv != nil {
-				v.Madv = proto.Uint64(v.GetMadv() &^ (1 << madvRandom))
-			}
+		for len(joined) > 0 && joined[0].end <= v.GetStart() {
+			joined = joined[1:]
 		}
-		if n := len(out); n > 0 && (backed[v.GetStart()] || backed[out[n-1].GetStart()]) && continues(out[n-1], v) {
-			// As it was before it was mapped: mremap does not take what is two mappings.
-			backed[out[n-1].GetStart()] = true
-			out[n-1].End = v.End
+		if v.GetStatus()&statusGuard != 0 || len(joined) == 0 || !joined[0].backed || v.GetStart() < joined[0].start {
+			out = append(out, v)
 			continue
+		}
+		m := &joined[0]
+		if v.GetStart() > m.start {
+			continue // a part of the one before
+		}
+		v.End, v.Flags, v.Status = &m.end, &m.flags, &m.status
+		v.Shmid, v.Pgoff, v.Fdflags = proto.Uint64(0), proto.Uint64(0), nil
+		if v.Madv != nil {
+			v.Madv = &m.madvise
 		}
 		out = append(out, v)
 	}
@@ -192,12 +240,6 @@ func (w *skeletonWriter) writeMM(t *Task) error {
 		iw.record(entry)
 		return iw.flush()
 	})
-}
-
-// continues reports whether anonymous mapping b is like a and begins where a ends.
-func continues(a, b *vma.VmaEntry) bool {
-	return a.GetEnd() == b.GetStart() && a.GetProt() == b.GetProt() && a.GetFlags() == b.GetFlags() && a.GetMadv() == b.GetMadv() &&
-		a.GetStatus() == b.GetStatus() && a.GetStatus()&^statusHeap == statusRegular|statusAnonPrivate
 }
 
 // readMM reads the one record of mm-PID.img.

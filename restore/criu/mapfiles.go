@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"sort"
@@ -173,6 +174,9 @@ func (m *fileMapper) writeFiles() error {
 			}
 			last = max(last, entry.GetId())
 			iw.raw(src.buf) // with whatever a newer CRIU has put there
+		}
+		if uint64(last)+uint64(len(m.plan.Files)) >= math.MaxUint32 {
+			return badFile(filesImage, "has a file with number %d, which leaves none for others", last)
 		}
 		m.firstID = last + 1
 		for i := range m.plan.Files {

@@ -191,7 +191,7 @@ func writeEntries(iw *imageWriter, r Run, flags uint32) {
 }
 
 func (w *skeletonWriter) copyRun(f *os.File, r *Run) error {
-	src := w.im.chain.files[r.File]
+	src := w.im.Reader(r.File)
 	want := int64(r.Pages) * restore.PageSize
 	// The wrapper hides methods of *os.File that would make the copy go by other ways, with small buffers.
 	n, err := io.CopyBuffer(struct{ io.Writer }{f}, io.NewSectionReader(src, r.Offset, want), w.buf)
@@ -199,7 +199,7 @@ func (w *skeletonWriter) copyRun(f *os.File, r *Run) error {
 		return err
 	}
 	if n != want {
-		return badFile(filepath.Base(src.Name()), "ends at byte %d, %d bytes short: it was truncated while it was read", r.Offset+n, want-n)
+		return badFile(w.im.fileName(r.File), "ends at byte %d, %d bytes short: it was truncated while it was read", r.Offset+n, want-n)
 	}
 	return nil
 }

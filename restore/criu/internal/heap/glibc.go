@@ -38,37 +38,45 @@ func isMainArena(w *window) (ok bool, err error) {
 	return true, nil
 }
 
-// chunkAt returns the size of the mapping of the chunk that begins at addr, 0 if none does. Unless the place is anchored only
-// a chunk with two heads that agree is believed.
+// maxAlign bounds the alignment of blocks that are looked for.
+const maxAlign = 1 << 40
+
+// chunkAt returns the size of the mapping of the chunk that begins at addr, 0 if none does, and whether its block is one that malloc
+// itself would make: blocks that are aligned to pages are asked for by those who mean to use madvise.
 //
-// A chunk for an aligned block has a second head, at the distance before it that its first word says; the first one
-// stays as it was when the chunk was made.
-func chunkAt(w *window, addr uint64, anchored bool) (size uint64, err error) {
-	var page [pageSize / 8]uint64
-	if ok, err := w.words(page[:2], addr, anchored); !ok || err != nil {
-		return 0, err
+// Unless the place is anchored only a chunk with two heads that agree is believed. A chunk for an aligned block has a second head,
+// right before the block, whose first word is the distance between the two; the first one stays as it was when the chunk was made,
+// so its size may be out of date.
+func chunkAt(w *window, addr uint64, anchored bool) (size uint64, plain bool, err error) {
+	var head [2]uint64
+	if ok, err := w.words(head[:], addr, anchored); !ok || err != nil {
+		return 0, false, err
 	}
-	size = page[1] &^ chunkFlags
-	if page[0] != 0 || page[1]&chunkFlags != chunkMapped || !validMapping(w, addr, size) {
-		return 0, nil
+	first := head[1] &^ chunkFlags
+	if head[0] != 0 || head[1]&chunkFlags != chunkMapped || first < minMappedChunk || first%pageSize != 0 {
+		return 0, false, nil
 	}
-	if ok, err := w.words(page[:], addr, anchored); !ok || err != nil {
-		return 0, err
-	}
-	for lead := uint64(chunkAlign); lead < pageSize; lead += chunkAlign {
-		prev, own := page[lead/8], page[lead/8+1]
-		if prev != lead || own&chunkFlags != chunkMapped {
+	for align := uint64(chunkAlign * 2); align <= maxAlign; align *= 2 {
+		block := (addr + chunkAlign + align - 1) &^ (align - 1)
+		lead := block - chunkAlign - addr
+		if lead == 0 {
 			continue
 		}
-		// realloc changes the second head only.
-		if total := lead + own&^chunkFlags; validMapping(w, addr, total) {
-			return total, nil
+		ok, err := w.words(head[:], addr+lead, anchored && lead < pageSize)
+		if err != nil {
+			return 0, false, err
+		}
+		if !ok {
+			break
+		}
+		if head[0] == lead && head[1]&chunkFlags == chunkMapped && validMapping(w, addr, lead+head[1]&^chunkFlags) {
+			return lead + head[1]&^chunkFlags, block%pageSize != 0, nil
 		}
 	}
-	if !anchored {
-		return 0, nil
+	if !anchored || !validMapping(w, addr, first) {
+		return 0, false, nil
 	}
-	return size, nil
+	return first, true, nil
 }
 
 func validMapping(w *window, addr, size uint64) bool {

@@ -29,20 +29,25 @@ func Brk(mem Memory, start, end uint64) (found []Range, err error) {
 // own or pools of CPython's obmalloc, ascending. The kernel merges such mappings with their neighbors, so they may lie
 // anywhere in it.
 //
-// The last page of a chunk is left out. realloc lets the kernel grow such a chunk with mremap(2), and a file mapping would
-// grow by what follows in the file, or past its end; mremap refuses what is more than one mapping, and realloc copies then.
+// Chunks whose block is aligned to pages are not among them: who asks for such a block may use madvise on it.
+//
+// The first page of a chunk is left out. realloc lets the kernel grow such a chunk with mremap(2), and a file mapping would grow by
+// what follows in the file, or past its end. mremap refuses to grow what is more than one mapping, and realloc copies then; and
+// what is left of a chunk that shrinks begins with that page.
 func Mapped(mem Memory, start, end uint64) (found []Range, err error) {
 	w := window{mem: mem, start: start, end: end}
 	// The kernel chooses the start of a mapping, and where a chunk or an arena ends the next one begins. Elsewhere the header
 	// of a chunk would be too weak a sign: 16 bytes, and anything may lie in memory.
 	anchor := Range{start, start}
 	for at := start; at < end; {
-		size, err := chunkAt(&w, at, anchor.Start <= at && at <= anchor.End)
+		size, plain, err := chunkAt(&w, at, anchor.Start <= at && at <= anchor.End)
 		if err != nil {
 			return nil, err
 		}
 		if size > 0 {
-			found = appendRange(found, Range{at + pageSize, at + size})
+			if plain {
+				found = appendRange(found, Range{at + pageSize, at + size})
+			}
 			at += size
 			anchor = Range{at, at}
 			continue

@@ -129,6 +129,16 @@ func TestMemoryOfAllocatorsIsFoundWithoutTheFirstPageOfABlock(t *testing.T) {
 		{"a block and something behind it", 3 * mib, func(m memory) { block(m, 0, mib) }, []Range{{pageSize, mib}}},
 		{"an aligned block", 2 * mib, func(m memory) { aligned(m, 0, 2*mib, 2*mib, 0x30) }, []Range{{pageSize, 2 * mib}}},
 		{"an aligned block that grew", 3 * mib, func(m memory) { aligned(m, 0, mib, 3*mib, 0x30) }, []Range{{pageSize, 3 * mib}}},
+		{"an aligned block that shrank, and something behind it", 3 * mib, func(m memory) { aligned(m, 0, 3*mib, mib, 0x30) }, []Range{{pageSize, mib}}},
+		{"a block that is aligned to a page", 3 * mib, func(m memory) { aligned(m, 0, 2*mib, 2*mib, pageSize-16) }, nil},
+		{"a block behind one that is aligned to a page", 3 * mib, func(m memory) {
+			aligned(m, 0, 2*mib, 2*mib, pageSize-16)
+			block(m, 2*mib, mib)
+		}, []Range{{2*mib + pageSize, 3 * mib}}},
+		{"a block that is aligned to more than a page and shrank", 12 * mib, func(m memory) {
+			const lead = 2*mib - base%(2*mib) - 16
+			aligned(m, 0, 10*mib+pageSize, 5*mib, lead)
+		}, nil},
 		{"an aligned block behind something else", 3 * mib, func(m memory) { aligned(m, mib, 2*mib, 2*mib, 0x30) }, []Range{{mib + pageSize, 3 * mib}}},
 		{"16 bytes that look like a block, behind something else", 3 * mib, func(m memory) { block(m, mib, 2*mib) }, nil},
 		{"a block that would end behind the mapping", 2 * mib, func(m memory) { block(m, 0, 3*mib) }, nil},
