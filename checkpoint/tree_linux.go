@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// descendants returns the children of a process, their children, and so on, as far as they can be seen. Kernels that
+// Descendants returns the children of a process, their children, and so on, as far as they can be seen. Kernels that
 // CRIU works on list children in /proc (CONFIG_PROC_CHILDREN).
-func descendants(pid int) []int {
+func Descendants(pid int) []int {
 	var all []int
 	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	if err != nil {
@@ -25,7 +25,7 @@ func descendants(pid int) []int {
 		}
 		for _, field := range strings.Fields(string(data)) {
 			if child, err := strconv.Atoi(field); err == nil {
-				all = append(append(all, child), descendants(child)...)
+				all = append(append(all, child), Descendants(child)...)
 			}
 		}
 	}
@@ -36,7 +36,7 @@ func descendants(pid int) []int {
 // the processes that it has made so far; CRIU and runc stay in the group.
 func holdStrays(leader int) []*Process {
 	var strays []*Process
-	for _, pid := range descendants(leader) {
+	for _, pid := range Descendants(leader) {
 		p, err := openProcess(pid)
 		if err != nil {
 			continue // it has ended

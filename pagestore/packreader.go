@@ -38,6 +38,9 @@ func (s *Store) PackFile(namespace, path string) (*PackReader, error) {
 		return nil, err
 	}
 	ns := s.namespace(namespace)
+	if p := s.sharePack(packKey{namespace: ns.name, id: id}); p != nil {
+		return &PackReader{store: s, name: name, pack: p}, nil // it may have lost its name since it was opened
+	}
 	footer, err := readFooter(ns.pack(id), id)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s in namespace %s", ErrMissingPack, id, namespace)

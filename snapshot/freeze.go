@@ -72,9 +72,15 @@ func Freeze(ctx context.Context, store *pagestore.Store, tools *checkpoint.Tools
 	if err := checkNameFree(store, o.Import.Name); err != nil {
 		return nil, fmt.Errorf("freeze: %w", err)
 	}
-	if err := checkTarget(ctx, tools, &o); err != nil {
+	pid, err := checkTarget(ctx, tools, &o)
+	if err != nil {
 		return nil, fmt.Errorf("freeze: %w", err)
 	}
+	packs, err := holdPacks(store, o.Import.Name.Namespace, pid)
+	if err != nil {
+		return nil, fmt.Errorf("freeze: %w", err)
+	}
+	defer packs.close() // of files that were only read
 	dirs, err := makeFreezeDirs(&o)
 	if err != nil {
 		return nil, fmt.Errorf("freeze: %w", err)
@@ -116,16 +122,19 @@ func dump(ctx context.Context, tools *checkpoint.Tools, o *FreezeOptions) (*Host
 	return &host, tools.DumpProcess(ctx, o.PID, o.Dump)
 }
 
-// checkTarget returns an error that wraps fs.ErrNotExist if there is nothing to freeze.
-func checkTarget(ctx context.Context, tools *checkpoint.Tools, o *FreezeOptions) error {
+// checkTarget returns the first process to freeze. The error wraps fs.ErrNotExist if there is none.
+func checkTarget(ctx context.Context, tools *checkpoint.Tools, o *FreezeOptions) (pid int, err error) {
 	if o.Container != "" {
-		_, err := tools.Container(ctx, o.Container)
-		return needsRoot(err)
+		c, err := tools.Container(ctx, o.Container)
+		if err != nil {
+			return 0, needsRoot(err)
+		}
+		return c.PID, nil
 	}
 	if _, err := os.Stat(fmt.Sprintf("/proc/%d", o.PID)); err != nil {
-		return fmt.Errorf("process %d: %w", o.PID, err)
+		return 0, fmt.Errorf("process %d: %w", o.PID, err)
 	}
-	return nil
+	return o.PID, nil
 }
 
 // needsRoot says of a tool that failed without root that this is the likely reason.

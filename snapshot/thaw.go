@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -39,6 +40,9 @@ func (o *ThawOptions) binds() ([]control.Bind, error) {
 	}
 	var out []control.Bind
 	for _, m := range mounts {
+		if !filepath.IsAbs(m.Source) || !filepath.IsAbs(m.Target) {
+			continue // runc takes it, and we can do without
+		}
 		out = append(out, control.Bind{Source: m.Source, Target: m.Target})
 	}
 	return out, nil

@@ -196,6 +196,15 @@ func TestMappedMemoryIsLikeMemory(t *testing.T) {
 		}
 	}
 
+	// What is mapped is in packs of one namespace; in another the process would have lost it.
+	other := p.thaw(t, "snapshot", "create", "--container", "two", "--runc-root", m.root, "--name", "other/again")
+	if other.code == 0 || !strings.Contains(other.stderr, "freeze it into the namespace") {
+		t.Errorf("create in another namespace: exit code %d: %s", other.code, other.stderr)
+	}
+	if got, want := second.do(t, "look"), copied.do(t, "look"); got != want {
+		t.Errorf("after a freeze that was refused the program says %s, want %s", got, want)
+	}
+
 	// Frozen once more: what was mapped and what was written to it becomes memory like any other.
 	var again created
 	p.must(t, &again, "snapshot", "create", "--container", "two", "--runc-root", m.root, "--name", "again", "--parent", "web", "--json")
@@ -207,6 +216,14 @@ func TestMappedMemoryIsLikeMemory(t *testing.T) {
 		t.Errorf("%d pages of the second snapshot are mapped", pr.PagesMapped)
 	}
 	fourth, _ := m.thaw(t, s, "again", "four", "--copy")
+
+	// And again at once: nothing that was mapped may be lost to it.
+	p.must(t, nil, "snapshot", "create", "--container", "three", "--runc-root", m.root, "--name", "third", "--parent", "again")
+	before := session.Progress.PagesMapped
+	third, session = m.thaw(t, s, "third", "five")
+	if after := session.Progress.PagesMapped; after < before-before/20 {
+		t.Errorf("%d pages of the third snapshot are mapped, and were %d of the second", after, before)
+	}
 	for _, step := range steps[half:] {
 		want := model.do(t, step)
 		for name, r := range map[string]*remembering{"mapped": third, "copied": fourth} {
