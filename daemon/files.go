@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -34,45 +35,75 @@ func (o *origin) readFiles(ctx context.Context, binds []control.Bind, known *tou
 	for range fileReaders {
 		g.Go(func() {
 			for name := range read {
-				if path, ok := foundAt(name, binds); ok {
-					readFile(path, runs[name], runs != nil)
+				if f := openSeen(name, binds); f != nil {
+					readFile(f, runs[name], runs != nil)
+					f.Close()
 				}
 			}
 		})
 	}
 	for _, name := range names {
-		if ctx.Err() == nil {
-			read <- name
+		select {
+		case read <- name:
+		case <-ctx.Done():
 		}
 	}
 	close(read)
 	g.Wait()
 }
 
-// foundAt returns where a file is here that processes with the binds see as name.
-func foundAt(name string, binds []control.Bind) (path string, ok bool) {
+// seenThrough returns the bind through which processes see name, the last of the innermost ones, and what the name is below it.
+func seenThrough(name string, binds []control.Bind) (through *control.Bind, rel string) {
 	longest := -1
-	for _, b := range binds {
-		rel, err := filepath.Rel(b.Target, name)
-		if err == nil && filepath.IsLocal(rel) && len(b.Target) > longest {
-			path, longest = filepath.Join(b.Source, rel), len(b.Target)
+	for i := range binds {
+		below, err := filepath.Rel(binds[i].Target, name)
+		if err == nil && filepath.IsLocal(below) && len(binds[i].Target) >= longest {
+			through, rel, longest = &binds[i], below, len(binds[i].Target)
 		}
 	}
-	return path, longest >= 0
+	return through, rel
+}
+
+// foundAt returns where a file is here that processes with the binds see as name.
+func foundAt(name string, binds []control.Bind) (path string, ok bool) {
+	b, rel := seenThrough(name, binds)
+	if b == nil {
+		return "", false
+	}
+	return filepath.Join(b.Source, rel), true
+}
+
+// openSeen opens the regular file that processes with the binds see as name; nil if there is none. Links lead where they lead for the
+// processes: what is in a container's folders is the container's choice, and nothing else than a regular file is ever opened.
+func openSeen(name string, binds []control.Bind) *os.File {
+	b, rel := seenThrough(name, binds)
+	if b == nil {
+		return nil
+	}
+	root, err := unix.Open(b.Source, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(root)
+	fd, err := unix.Openat2(root, rel, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 {
+		return nil
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return nil
+	}
+	return f
 }
 
 // readFile has the kernel read runs of a file, or, if nothing is known, its first page and what the kernel reads along with that.
 // What goes wrong is for those to notice who need the file.
-func readFile(path string, runs []pageRun, known bool) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
-		return
-	}
+func readFile(f *os.File, runs []pageRun, known bool) {
 	if !known {
 		touchFirstPage(f)
 		return

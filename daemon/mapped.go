@@ -17,9 +17,12 @@ import (
 // does copying 64 pages.
 const minMapped = 64
 
-// maxMappings bounds the mappings that are made for one process: the kernel allows 65530 by default, and the process has its
-// own.
-const maxMappings = 16384
+// maxMappings bounds the mappings that are made for one process, and maxRegions those that it may have of its own for any to be
+// made: each adds two at most, and the kernel allows 65530 by default.
+const (
+	maxMappings = 4096
+	maxRegions  = 16384
+)
 
 // cachedShare is the share, in percent, of a run that has to be in memory for the run to be checked before the restore. The
 // check of what is there goes at 20 GB/s; a wait for the disk would be better spent behind the process.
@@ -40,7 +43,7 @@ func (o *origin) mapImages(dir string, binds []control.Bind, known *touched) err
 	mapped := make(map[int][]restore.Extent)
 	for pid, ranges := range mappable {
 		l, ok := o.layouts[pid]
-		if !ok {
+		if !ok || len(l.Regions) > maxRegions {
 			continue
 		}
 		if mapped[pid], err = p.add(pid, &l, ranges); err != nil {
@@ -188,7 +191,19 @@ func seenAt(path string, binds []control.Bind) (*control.Bind, string) {
 			best, seen, longest = &binds[i], filepath.Join(binds[i].Target, rel), len(source)
 		}
 	}
+	if best == nil {
+		return nil, ""
+	}
+	// What is mounted over it hides it.
+	if back, ok := foundAt(seen, binds); !ok || !sameFile(back, path) {
+		return nil, ""
+	}
 	return best, seen
+}
+
+func sameFile(a, b string) bool {
+	a, err := realPath(a)
+	return err == nil && a == b
 }
 
 func realPath(path string) (string, error) {

@@ -117,9 +117,12 @@ func TestWhatIsNotInMemoryIsNotWaitedFor(t *testing.T) {
 func TestPacksThatProcessesDoNotSeeAreNotMapped(t *testing.T) {
 	store := newStore(t, 400)
 	for name, binds := range map[string][]control.Bind{
-		"nothing":        nil,
-		"another folder": {{Source: t.TempDir(), Target: "/mnt"}},
-		"a folder below": {{Source: filepath.Join(filepath.Dir(onePack(t, store)), "none"), Target: "/mnt"}},
+		"nothing":         nil,
+		"another folder":  {{Source: t.TempDir(), Target: "/mnt"}},
+		"a folder beside": {{Source: filepath.Join(filepath.Dir(filepath.Dir(onePack(t, store))), "snapshots"), Target: "/mnt"}},
+		"one that is hidden": {
+			{Source: filepath.Dir(onePack(t, store)), Target: "/mnt/packs"}, {Source: t.TempDir(), Target: "/mnt/packs"},
+		},
 	} {
 		if got, _ := planFor(t, store, binds, at(0, 400)); got != nil {
 			t.Errorf("they see %s, and mapped are %+v", name, got)

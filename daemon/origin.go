@@ -151,8 +151,8 @@ func (o *origin) readTouched(limit int64, known *touched) bool {
 		o.source.Prefetch(page, n)
 		left -= n
 	}
-	for pid, extents := range o.fromPacks {
-		for _, r := range known.imageRuns(o.digest, extents) {
+	for pid := range o.layouts {
+		for _, r := range known.imageRuns(o.digest, o.fromPacks[pid]) {
 			ask(r.first, r.n)
 		}
 		l := o.layouts[pid]

@@ -152,6 +152,9 @@ func (s *session) run(ctx context.Context) {
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
+	if err := os.RemoveAll(s.mapped); err != nil { // links and small files that no runtime reads any more
+		s.log.Warn("folder of images stays", "err", err)
+	}
 	s.finish(err)
 	s.looks.Wait()
 	if err := s.origin.close(); err != nil {

@@ -30,6 +30,10 @@ type touched struct {
 	order []pagestore.Digest               // protected by mu; by first use
 }
 
+// maxFilePages bounds what is looked at of one file, and of all files of a process together: 4 GiB. Libraries are smaller, and a
+// process may map any number at any offset.
+const maxFilePages = 1 << 20
+
 // A touchedSet is what is known of one snapshot: pages of its image, and of files by their path for the processes.
 type touchedSet struct {
 	image pageSet
@@ -49,6 +53,17 @@ func (s pageSet) add(page uint64) pageSet {
 		s = append(s, make([]uint64, need-uint64(len(s)))...)
 	}
 	s[page/64] |= 1 << (page % 64)
+	return s
+}
+
+// union returns s with the pages of o.
+func (s pageSet) union(o pageSet) pageSet {
+	if len(o) > len(s) {
+		s = append(s, make([]uint64, len(o)-len(s))...)
+	}
+	for i, word := range o {
+		s[i] |= word
+	}
 	return s
 }
 
@@ -73,8 +88,8 @@ func (s pageSet) runs(first, n uint64) []pageRun {
 // all returns all pages of the set as runs.
 func (s pageSet) all() []pageRun { return s.runs(0, uint64(len(s))*64) }
 
-// note has do add to what is known of a snapshot.
-func (t *touched) note(snapshot pagestore.Digest, do func(*touchedSet)) {
+// note adds what was found to what is known of a snapshot.
+func (t *touched) note(snapshot pagestore.Digest, found *touchedSet) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	set := t.sets[snapshot]
@@ -90,7 +105,10 @@ func (t *touched) note(snapshot pagestore.Digest, do func(*touchedSet)) {
 			t.order = t.order[1:]
 		}
 	}
-	do(set)
+	set.image = set.image.union(found.image)
+	for path, pages := range found.files {
+		set.files[path] = set.files[path].union(pages)
+	}
 }
 
 // knows reports whether anything is known of the snapshot.
@@ -148,7 +166,7 @@ func (t *touched) watch(ctx context.Context, o *origin, processes func() []resto
 		}
 		seen := false
 		for _, p := range processes() {
-			seen = t.look(o, p, files[p.ID]) || seen
+			seen = t.look(ctx, o, p, files[p.ID]) || seen
 		}
 		if !seen {
 			return
@@ -159,7 +177,7 @@ func (t *touched) watch(ctx context.Context, o *origin, processes func() []resto
 
 // look notes what a process has touched so far. It reports whether the process could be looked at; one that is gone, or not ours to
 // look into, tells nothing.
-func (t *touched) look(o *origin, p restore.ProcessInfo, files []criu.FileRange) (seen bool) {
+func (t *touched) look(ctx context.Context, o *origin, p restore.ProcessInfo, files []criu.FileRange) (seen bool) {
 	if p.HostPID == 0 {
 		return false
 	}
@@ -168,33 +186,35 @@ func (t *touched) look(o *origin, p restore.ProcessInfo, files []criu.FileRange)
 		return false
 	}
 	defer f.Close()
-	var image []uint64
+	var found touchedSet
 	for _, e := range o.fromPacks[p.ID] {
-		eachPresent(f, e.Addr, e.Pages, func(i uint64) { image = append(image, e.Image+i) })
+		eachPresent(ctx, f, e.Addr, e.Pages, func(i uint64) { found.image = found.image.add(e.Image + i) })
 	}
-	if len(image) == 0 {
+	if found.image == nil {
 		return false
 	}
-	t.note(o.digest, func(set *touchedSet) {
-		for _, page := range image {
-			set.image = set.image.add(page)
+	found.files = make(map[string]pageSet)
+	left := uint64(maxFilePages)
+	for _, r := range files {
+		first := uint64(r.Offset) / restore.PageSize
+		if r.Offset < 0 || r.Pages > left || first > maxFilePages || first+r.Pages > maxFilePages {
+			continue
 		}
-		for _, r := range files {
-			pages := set.files[r.Path]
-			eachPresent(f, r.Addr, r.Pages, func(i uint64) { pages = pages.add(uint64(r.Offset)/restore.PageSize + i) })
-			if pages != nil {
-				set.files[r.Path] = pages
-			}
-		}
-	})
+		left -= r.Pages
+		pages := found.files[r.Path]
+		eachPresent(ctx, f, r.Addr, r.Pages, func(i uint64) { pages = pages.add(first + i) })
+		found.files[r.Path] = pages
+	}
+	t.note(o.digest, &found)
 	return true
 }
 
-// eachPresent calls do with the number of each of the pages from addr on that a process has in its page tables, as its pagemap tells.
-func eachPresent(pagemap io.ReaderAt, addr, pages uint64, do func(i uint64)) {
+// eachPresent calls do with the number of each of the pages from addr on that a process has in its page tables, as its pagemap tells, unless
+// ctx ends.
+func eachPresent(ctx context.Context, pagemap io.ReaderAt, addr, pages uint64, do func(i uint64)) {
 	const present = 1 << 63
 	buf := make([]byte, 8<<10)
-	for done := uint64(0); done < pages; {
+	for done := uint64(0); done < pages && ctx.Err() == nil; {
 		n := min(pages-done, uint64(len(buf))/8)
 		got, err := pagemap.ReadAt(buf[:n*8], int64(addr/restore.PageSize+done)*8)
 		for i := 0; i+8 <= got; i += 8 {

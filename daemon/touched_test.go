@@ -21,12 +21,11 @@ func TestWhatIsTouchedIsRememberedByTheSnapshot(t *testing.T) {
 		t.Error("something is known of a snapshot that was never restored")
 	}
 	add := func(pages ...uint64) {
-		known.note(a, func(s *touchedSet) {
-			for _, p := range pages {
-				s.image = s.image.add(p)
-				s.files["/lib/x.so"] = s.files["/lib/x.so"].add(p)
-			}
-		})
+		var s pageSet
+		for _, p := range pages {
+			s = s.add(p)
+		}
+		known.note(a, &touchedSet{image: s, files: map[string]pageSet{"/lib/x.so": s}})
 	}
 	add(99, 100, 101, 109, 110, 5000)
 	add(363, 364, 102, 499)
@@ -42,7 +41,7 @@ func TestWhatIsTouchedIsRememberedByTheSnapshot(t *testing.T) {
 		t.Error("what is known of one snapshot is taken for another")
 	}
 	for i := range maxTouched {
-		known.note(pagestore.Digest{3, byte(i), byte(i >> 8)}, func(*touchedSet) {})
+		known.note(pagestore.Digest{3, byte(i), byte(i >> 8)}, &touchedSet{})
 	}
 	if known.knows(a) || len(known.sets) != maxTouched {
 		t.Errorf("%d snapshots are remembered, want the last %d", len(known.sets), maxTouched)
@@ -66,8 +65,11 @@ func TestPagesThatAProcessHasAreSeen(t *testing.T) {
 	start := uint64(uintptr(unsafe.Pointer(&memory[0])))
 	var known touched
 	o := &origin{fromPacks: map[int][]restore.Extent{imagePID: {{Addr: start, Pages: n, Image: 7}}}}
-	files := []criu.FileRange{{PageRange: criu.PageRange{Addr: start + 2047*restore.PageSize, Pages: 10}, Path: "/lib/x.so", Offset: 64 * restore.PageSize}}
-	if !known.look(o, restore.ProcessInfo{ID: imagePID, HostPID: os.Getpid()}, files) {
+	files := []criu.FileRange{{PageRange: criu.PageRange{Addr: start + 2047*restore.PageSize, Pages: 10}, Path: "/lib/x.so", Offset: 64 * restore.PageSize},
+		// Files can be mapped anywhere, and memory is not to be had for all of that.
+		{PageRange: criu.PageRange{Addr: start, Pages: 10}, Path: "/sparse", Offset: 1 << 62},
+		{PageRange: criu.PageRange{Addr: start, Pages: 1 << 40}, Path: "/huge", Offset: 0}}
+	if !known.look(t.Context(), o, restore.ProcessInfo{ID: imagePID, HostPID: os.Getpid()}, files) {
 		t.Fatal("this process cannot be looked at")
 	}
 	want := []pageRun{{7, 2}, {7 + 2047, 2}, {7 + n - 1, 1}}
@@ -78,7 +80,7 @@ func TestPagesThatAProcessHasAreSeen(t *testing.T) {
 		t.Errorf("of files, -want +got:\n%s", diff)
 	}
 	for _, pid := range []int{0, 1 << 22} {
-		if known.look(o, restore.ProcessInfo{ID: imagePID, HostPID: pid}, nil) {
+		if known.look(t.Context(), o, restore.ProcessInfo{ID: imagePID, HostPID: pid}, nil) {
 			t.Errorf("process %d, which cannot be, was looked at", pid)
 		}
 	}
