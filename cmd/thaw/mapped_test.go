@@ -211,7 +211,7 @@ func TestMappedMemoryIsLikeMemory(t *testing.T) {
 	if again.DuplicatePages < again.NewPages/4 {
 		t.Errorf("the second snapshot has %d new pages and %d that the store had", again.NewPages, again.DuplicatePages)
 	}
-	third, session := m.thaw(t, s, "again", "three")
+	_, session = m.thaw(t, s, "again", "three")
 	if pr := session.Progress; pr.PagesMapped < 20<<20/4096 {
 		t.Errorf("%d pages of the second snapshot are mapped", pr.PagesMapped)
 	}
@@ -220,7 +220,7 @@ func TestMappedMemoryIsLikeMemory(t *testing.T) {
 	// And again at once: nothing that was mapped may be lost to it.
 	p.must(t, nil, "snapshot", "create", "--container", "three", "--runc-root", m.root, "--name", "third", "--parent", "again")
 	before := session.Progress.PagesMapped
-	third, session = m.thaw(t, s, "third", "five")
+	third, session := m.thaw(t, s, "third", "five")
 	if after := session.Progress.PagesMapped; after < before-before/20 {
 		t.Errorf("%d pages of the third snapshot are mapped, and were %d of the second", after, before)
 	}
