@@ -47,13 +47,13 @@ func (s *Session) newSpace(p Process) *addressSpace {
 // fork returns the address space of a child that the process has just forked. Preconditions: a.mu is held exclusively
 // since before the fork message was read, so that no page can have arrived in the parent and not in the child.
 func (a *addressSpace) forkLocked(fd *uffd.FD) *addressSpace {
-	var wiped []span
-	known := false
-	if !a.stream.settled() { // else nothing is missing, and the kernel copies all of it
-		wiped, known = wipedOnFork(a.hostPID)
+	c := &addressSpace{s: a.s, id: a.id, child: true, fd: fd, stream: newStreamState(a.pages.layout)}
+	if a.stream.settled() {
+		// The kernel has copied all there is. What is missing in the child was wiped on its way, and is zero.
+		c.pages, c.stream.left = addressMap{layout: a.pages.layout}, 0
+	} else {
+		c.pages = a.pages.forChild(wipedOnFork(a.hostPID))
 	}
-	c := &addressSpace{s: a.s, id: a.id, child: true, fd: fd, pages: a.pages.forChild(wiped, known)}
-	c.stream = newStreamState(a.pages.layout)
 	a.s.count.processes.Add(1)
 	a.s.count.live.Add(1)
 	a.s.opts.Metrics.live.Inc()

@@ -66,3 +66,29 @@ func TestLinesThatBeginAMappingAreTold(t *testing.T) {
 		}
 	}
 }
+
+// TestChildOfACompleteProcessMissesOnlyZeros: advice that was given since the freeze wipes memory on its way into the child
+// whether or not anything is missing in the parent.
+func TestChildOfACompleteProcessMissesOnlyZeros(t *testing.T) {
+	s, err := NewSession(&Options{Source: newTestSource(20)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.wake.close()
+	a := s.newSpace(Process{Layout: oneRegion(20, 20)})
+	for {
+		if _, ok := a.stream.take(); !ok {
+			break
+		}
+		a.stream.finish()
+	}
+	child := a.forkLocked(nil)
+	for page := range uint64(20) {
+		if !child.pages.lookup(base + page*pg).zero {
+			t.Fatalf("page %d of the child would get content", page)
+		}
+	}
+	if !child.stream.settled() {
+		t.Error("the child is waited for, though nothing is missing in it")
+	}
+}
