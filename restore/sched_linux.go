@@ -33,3 +33,11 @@ func asReader() {
 	attr.Runtime = readerSlice
 	unix.SchedSetAttr(0, attr, 0)
 }
+
+// giveWay lets others run first: goroutines that wait for one of the Go runtime's few places, as a reader does that is back from
+// its wait, and threads that wait for this CPU. Without it a thread that wakes up beside a busy one may wait for the next tick of
+// the clock, up to 4 ms, whatever the nice values: its deadline counts, and the slice of the running one is protected.
+func giveWay() {
+	runtime.Gosched()
+	unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+}

@@ -232,6 +232,9 @@ func (a *addressSpace) streamRun(ctx context.Context, home, image, pages uint64)
 			limit = min(limit, busyPages)
 		}
 		n, ok := a.streamStep(ctx, home, image, min(pages, uint64(limit)))
+		if a.s.faultedWithin(busyFor) {
+			giveWay()
+		}
 		switch {
 		case !ok:
 			return false
