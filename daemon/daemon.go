@@ -20,6 +20,7 @@ type Daemon struct {
 	opts    Options
 	metrics *metrics
 	faults  *restore.Metrics
+	server  *restore.Server // set by Run before begun is closed
 	started time.Time
 	begun   chan struct{} // closed when Run has begun to take sessions
 	touched touched
@@ -51,6 +52,12 @@ var ErrStopped = errors.New("stopped before all processes had their memory")
 // Run takes sessions until Drain has been called and the last session has ended, or until ctx ends. In the latter case
 // the processes that still miss memory are killed, and the error wraps [ErrStopped]. It must be called once.
 func (d *Daemon) Run(ctx context.Context) error {
+	server, err := restore.NewServer(&d.opts.Server)
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	d.server = server
 	d.mu.Lock()
 	d.running = ctx
 	d.mu.Unlock()

@@ -35,6 +35,9 @@ type Options struct {
 	// the page cache, where the kernel can take it back. Negative: nothing.
 	ReadAhead int64
 
+	// Server says how the sessions' faults are waited for, and with how many threads. The defaults need no tuning.
+	Server restore.ServerOptions
+
 	// Failure says what becomes of pages that cannot be had. Default: restore.FailurePoison.
 	Failure restore.FailurePolicy
 

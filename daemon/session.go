@@ -94,7 +94,7 @@ func (d *Daemon) open(r *control.SessionRequest) (_ *session, err error) {
 		return nil, &control.Error{Code: control.CodeInvalid, Message: err.Error()}
 	}
 	s.pages, err = restore.NewSession(&restore.Options{
-		Source: s.origin.source, Stream: stream, Rate: r.RateBytesPerSecond, Failure: d.opts.Failure,
+		Source: s.origin.source, Server: d.server, Stream: stream, Rate: r.RateBytesPerSecond, Failure: d.opts.Failure,
 		Guard: d.opts.Guard, Logger: s.log, Metrics: d.faults,
 	})
 	if err != nil {
@@ -110,11 +110,6 @@ func (s *session) discard() {
 	s.cancel(nil)
 	if s.listener != nil {
 		s.listener.Close()
-	}
-	if s.pages != nil {
-		// Run alone releases what NewSession took; aborted, it has nothing to do.
-		s.pages.Abort(errCancelled)
-		_ = s.pages.Run(context.Background())
 	}
 	if s.origin != nil {
 		if err := s.origin.close(); err != nil {

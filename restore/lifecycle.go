@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"thaw/uffd"
 )
@@ -90,7 +87,7 @@ func (s *Session) hold(f fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.held = append(s.held, f)
-	s.wake.wake()
+	s.poke()
 }
 
 // failFault is failPage for a fault whose page was at hand and could not be installed.
@@ -155,23 +152,18 @@ type failedPage struct {
 func (s *Session) noteFailed(p failedPage, err error) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lastErr = err
-	if s.failed[p] {
+	s.failures.last = err
+	if s.failures.pages[p] {
 		return 0
 	}
-	s.failed[p] = true
+	s.failures.pages[p] = true
 	return s.count.pagesFailed.Add(1)
 }
 
 func (s *Session) noteKilled() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.killed++
-}
-
-// faultedWithin reports whether a fault was read within the last d.
-func (s *Session) faultedWithin(d time.Duration) bool {
-	return time.Now().UnixNano()-s.lastFault.Load() < int64(d)
+	s.failures.killed++
 }
 
 // minZeroGap is the size from which a gap without content leaves the userfaultfd before the process runs. Each gap
@@ -206,110 +198,4 @@ func traced(pid int) bool {
 	}
 	_, after, ok := bytes.Cut(status, []byte("\nTracerPid:\t"))
 	return ok && !bytes.HasPrefix(after, []byte("0\n"))
-}
-
-// unwatchPID forgets a process that has ended while another shares its memory.
-func (r *reader) unwatchPID(a *addressSpace) {
-	fd := int(a.pidfd.Fd())
-	r.s.wake.remove(fd)
-	delete(r.byFD, int32(fd))
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.pidfd.Close()
-	a.pidfd = nil
-}
-
-// drop ends the serving of an address space: it is complete, or gone.
-func (r *reader) drop(a *addressSpace, why outcome) {
-	s := r.s
-	s.mu.Lock()
-	i := slices.Index(s.spaces, a)
-	if i >= 0 {
-		s.spaces = slices.Delete(s.spaces, i, i+1)
-	}
-	s.mu.Unlock()
-	if i < 0 {
-		return
-	}
-	r.parked = slices.DeleteFunc(r.parked, func(f fault) bool { return f.a == a })
-	s.wake.remove(a.fd.Fd())
-	delete(r.byFD, int32(a.fd.Fd()))
-	if a.pidfd != nil {
-		r.unwatchPID(a)
-	}
-	if a.release != nil {
-		a.release()
-	}
-	a.mu.Lock()
-	a.gone = true
-	a.fd.Close()
-	a.mu.Unlock()
-	s.count.live.Add(-1)
-	s.opts.Metrics.live.Dec()
-	s.opts.Logger.Debug("process left", "pid", a.hostPID, "image_pid", a.id, "child", a.child, "complete", why == installed)
-}
-
-// stop ends a process that may still miss pages, so that none of them is ever taken for zeros: it is killed, or, where
-// there is no handle on it, its missing pages are poisoned.
-func (r *reader) stop(a *addressSpace) {
-	if a.stream.settled() || !a.alive() {
-		r.drop(a, targetGone)
-		return
-	}
-	r.s.noteKilled()
-	r.s.opts.Logger.Warn("stopping incomplete process", "pid", a.hostPID, "image_pid", a.id, "child", a.child)
-	if a.kill() {
-		// Its threads must not run on with zeros for the moment that the signal takes.
-		fds := []unix.PollFd{{Fd: int32(a.pidfd.Fd()), Events: unix.POLLIN}}
-		unix.Poll(fds, int(killWait.Milliseconds()))
-	} else {
-		r.poisonAll(a)
-	}
-	r.drop(a, targetGone)
-}
-
-// poisonAll poisons every missing page that has content. New events may come in all the while.
-func (r *reader) poisonAll(a *addressSpace) {
-	for deadline := time.Now().Add(killWait); time.Now().Before(deadline); {
-		for {
-			n, forked, err := r.read(a)
-			for _, c := range forked {
-				r.adopt(c)
-			}
-			if err != nil || n == 0 {
-				break
-			}
-		}
-		if a.poisonContent() {
-			return
-		}
-		unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-	}
-}
-
-// poisonContent reports false if the address space changed under it, or the kernel cannot poison.
-func (a *addressSpace) poisonContent() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, p := range a.pages.pieces {
-		for at := p.start; at < p.end; {
-			pl := a.pages.lookup(at)
-			end := min(at+pl.pages*PageSize, p.end)
-			if !pl.zero && a.poison(span{at, end}) != installed {
-				return false
-			}
-			at = end
-		}
-	}
-	return true
-}
-
-// stopAll ends the session.
-func (r *reader) stopAll() {
-	r.s.mu.Lock()
-	r.s.stopping = true
-	r.s.mu.Unlock()
-	for len(r.s.spaces) > 0 { // poisoning one may bring in a child that it forked meanwhile
-		r.stop(r.s.spaces[0])
-	}
 }

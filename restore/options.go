@@ -80,6 +80,9 @@ type Options struct {
 	// Source gives the pages. The session does not close it.
 	Source PageSource
 
+	// Server has the threads that serve the session, and is shared with others. Default: one of its own, with one reader.
+	Server *Server
+
 	// Stream says whether untouched pages are brought too. Default: StreamAll.
 	Stream StreamPolicy
 

@@ -1,10 +1,11 @@
 package restore
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,11 +22,9 @@ const (
 	retrySpins = 32
 	// retryWait is how long to wait between attempts after that.
 	retryWait = time.Millisecond
-	// probeChildren is how often processes are looked after while there are forked children: there is no pidfd that
-	// would tell of their end.
-	probeChildren = time.Second
-	// probeOthers is the same for processes with a pidfd, which tells of an exit, though not of an exec.
-	probeOthers = 10 * time.Second
+	// probeEvery is how often processes are looked after: no event tells of an exec, nor of the end of a forked child, for
+	// which there is no pidfd. A look takes a microsecond.
+	probeEvery = time.Second
 	// killWait is how long to wait for a killed process to end before its userfaultfd is closed all the same.
 	killWait = 5 * time.Second
 )
@@ -38,82 +37,160 @@ type fault struct {
 	tryAt time.Time // not before; zero: at once
 }
 
-// A reader reads the messages of all of a session's address spaces, applies events, and resolves the faults whose
-// pages are at hand. It is one goroutine on one thread: with nothing else to do, its wake-up is the fault's latency.
+// A reader reads the messages of all address spaces of its sessions, applies events, and resolves the faults whose pages are
+// at hand. It is one goroutine on one thread: with nothing else to do, its wake-up is the fault's latency.
 type reader struct {
-	s       *Session
-	byFD    map[int32]*addressSpace // by userfaultfd and by pidfd
-	parked  []fault
-	spins   int
-	probed  time.Time
-	starved bool // a lack of descriptors has been logged
+	server *Server
+	wake   *waker
+	load   atomic.Int64 // sessions that were given to it and have not ended
 
-	help     func(func(context.Context)) // runs a function on a goroutine that Session.Run waits for
-	loaders  int                         // that were started
-	streamed bool                        // stream workers were started
+	mu     sync.Mutex
+	called []*Session // protected by mu; to be looked at
+	closed bool       // protected by mu
 
+	sessions []*Session
+	byFD     map[int32]*addressSpace // by userfaultfd and by pidfd
+	parked   []fault
+	spins    int // attempts at what is parked since the last one that helped
+	probed   time.Time
+	starved  bool // a lack of descriptors has been logged
+
+	hot      *Session  // which had the last fault
 	job      job       // what it is streaming; job.a is nil if nothing
 	noStream time.Time // not before: what there is to stream is not at hand
 
-	msgs   [batch]uffd.Message
-	events [16]unix.EpollEvent
+	patience patience
+	msgs     [batch]uffd.Message
+	events   [batch]unix.EpollEvent
 }
 
-func newReader(s *Session, help func(func(context.Context))) *reader {
-	return &reader{s: s, byFD: make(map[int32]*addressSpace), help: help}
+func newReader(s *Server, w *waker) *reader {
+	return &reader{server: s, wake: w, byFD: make(map[int32]*addressSpace), patience: newPatience(s.wait)}
 }
 
-func (r *reader) run(ctx context.Context) error {
+// call has the reader look at a session. It may be called by anybody.
+func (r *reader) call(s *Session) {
+	r.mu.Lock()
+	r.called = append(r.called, s)
+	r.mu.Unlock()
+	r.wake.wake()
+}
+
+// close ends the reader. Preconditions: it has no session.
+func (r *reader) close() {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.wake.wake()
+}
+
+func (r *reader) run() {
 	asReader()
+	defer r.wake.close()
 	for {
-		r.commands(ctx)
+		r.mu.Lock()
+		called, closed := r.called, r.closed
+		r.called = nil
+		r.mu.Unlock()
+		for _, s := range called {
+			s.poked.Store(false)
+			r.look(s)
+		}
+		if closed && len(r.sessions) == 0 {
+			return
+		}
 		r.retry()
-		r.reap()
-		if r.over() {
-			return nil
-		}
-		if err := r.attend(r.timeout()); err != nil {
-			r.stopAll()
-			return err
-		}
+		r.probe()
+		r.attend(r.timeout())
 	}
+}
+
+// look does what has been asked of a session.
+func (r *reader) look(s *Session) {
+	select {
+	case <-s.own.left:
+		return // somebody called for the last time while it ended
+	default:
+	}
+	if !s.own.served {
+		s.own.served = true
+		r.sessions = append(r.sessions, s)
+	}
+	r.commands(s)
+	r.reap(s)
+	if s.over() {
+		r.leave(s)
+	}
+}
+
+// leave lets go of a session that has ended.
+func (r *reader) leave(s *Session) {
+	r.sessions = slices.DeleteFunc(r.sessions, func(o *Session) bool { return o == s })
+	r.parked = slices.DeleteFunc(r.parked, func(f fault) bool { return f.a.s == s })
+	if r.hot == s {
+		r.hot = nil
+	}
+	if r.job.a != nil && r.job.a.s == s {
+		r.job = job{}
+	}
+	r.load.Add(-1)
+	close(s.own.left)
 }
 
 // attend waits for messages and serves them. While there is something to stream that is at hand, it streams between
 // looks at the messages, and returns when something else is to be done: a reader that is awake sees a fault within the
 // time of one small copy, while waking one that sleeps takes 50 to 150 us on an idle virtual machine.
-func (r *reader) attend(timeout time.Duration) error {
+func (r *reader) attend(timeout time.Duration) {
 	for {
-		streaming := len(r.parked) == 0 && r.stream()
-		if streaming {
+		awake := r.stream() || r.awake()
+		if awake {
 			timeout = 0
 		}
-		ready, woken, err := r.s.wake.wait(r.events[:], timeout)
+		ready, woken, err := r.wake.wait(r.events[:], timeout)
 		if err != nil {
-			return fmt.Errorf("wait for faults: %w", err)
+			r.fail(fmt.Errorf("wait for faults: %w", err))
+			return
 		}
 		for _, e := range ready {
 			if a := r.byFD[e.Fd]; a != nil {
 				r.serve(a, int(e.Fd) == a.fd.Fd())
 			}
 		}
-		if woken || !streaming {
-			return nil
+		if len(ready) > 0 {
+			r.patience.found(time.Now())
+		}
+		if woken || !awake || len(r.parked) > 0 {
+			return
 		}
 	}
 }
 
-// stream makes one small copy for the stream, if there is one to make without waiting, and reports whether it did.
+// awake reports whether to wait without sleeping.
+func (r *reader) awake() bool {
+	now := time.Now()
+	return len(r.byFD) > 0 && r.patience.awake(now) && now.Sub(r.probed) < probeEvery
+}
+
+// fail aborts all sessions: without messages nothing can be served. No descriptor of ours is bad, so this should never be.
+func (r *reader) fail(err error) {
+	for _, s := range r.sessions {
+		s.Abort(err)
+	}
+	time.Sleep(retryWait)
+}
+
+// stream makes one small copy for the stream of the session that had the last fault, if there is one to make without waiting,
+// and reports whether it did.
 func (r *reader) stream() bool {
-	s := r.s
-	if s.limiter != nil || !s.isRegistered() || time.Now().Before(r.noStream) {
+	s := r.hot
+	if s == nil || len(r.parked) > 0 || s.limiter != nil || !s.isRegistered() || time.Now().Before(r.noStream) {
 		return false // the workers keep the rate, and know how to wait
 	}
-	if !s.faultedWithin(awakeFor) {
-		if r.job.a != nil {
-			s.returnJob(r.job)
-			r.job = job{}
-		}
+	if r.job.a != nil && (r.job.a.s != s || !r.server.faultedWithin(awakeFor)) {
+		r.job.a.s.returnJob(r.job)
+		r.job = job{}
+	}
+	if !r.server.faultedWithin(awakeFor) {
 		return false
 	}
 	if r.job.a == nil {
@@ -126,7 +203,7 @@ func (r *reader) stream() bool {
 		r.job = j
 	}
 	limit := uint64(busyPages)
-	if s.faultedWithin(busyFor) {
+	if r.server.faultedWithin(busyFor) {
 		limit = eagerPages
 	}
 	n, ok := r.job.copyReady(limit)
@@ -149,22 +226,14 @@ func (r *reader) timeout() time.Duration {
 		return 0
 	case len(r.parked) > 0:
 		return retryWait
-	case len(r.s.spaces) > 0:
-		return r.probeEvery()
+	case len(r.byFD) > 0:
+		return probeEvery
 	}
 	return -1
 }
 
-func (r *reader) probeEvery() time.Duration {
-	if slices.ContainsFunc(r.s.spaces, func(a *addressSpace) bool { return a.pidfd == nil }) {
-		return probeChildren
-	}
-	return probeOthers
-}
-
-// commands carries out what other goroutines have asked for since the last time.
-func (r *reader) commands(ctx context.Context) {
-	s := r.s
+// commands carries out what other goroutines have asked of a session since the last time.
+func (r *reader) commands(s *Session) {
 	s.mu.Lock()
 	added, registered, aborted := s.added, s.registered, s.aborted
 	r.parked = append(r.parked, s.held...)
@@ -182,31 +251,29 @@ func (r *reader) commands(ctx context.Context) {
 			}
 		}
 	}
-	if aborted != nil || ctx.Err() != nil {
-		r.stopAll()
+	if aborted != nil || s.own.ctx.Err() != nil {
+		r.stopAll(s)
 	}
-	r.startStream()
+	s.startStream()
 }
 
-// startStream starts the stream workers as soon as there is something to stream.
-func (r *reader) startStream() {
-	if r.streamed {
+// startStream starts the stream workers as soon as there is something to stream. The reader calls it.
+func (s *Session) startStream() {
+	if s.own.streamed {
 		return
 	}
-	s := r.s
 	s.mu.Lock()
-	r.streamed = slices.ContainsFunc(s.spaces, (*addressSpace).streamsLocked)
+	s.own.streamed = slices.ContainsFunc(s.spaces, (*addressSpace).streamsLocked)
 	s.mu.Unlock()
-	if r.streamed {
+	if s.own.streamed {
 		for range s.opts.Workers {
-			r.help(s.streamWorker)
+			s.own.help(s.streamWorker)
 		}
 	}
 }
 
 // over reports whether nothing is left to do, and never will be.
-func (r *reader) over() bool {
-	s := r.s
+func (s *Session) over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.spaces) == 0 && len(s.added) == 0 && (s.registered || s.aborted != nil || s.stopping)
@@ -214,7 +281,7 @@ func (r *reader) over() bool {
 
 // adopt begins to serve an address space.
 func (r *reader) adopt(a *addressSpace) {
-	s := r.s
+	s := a.s
 	s.mu.Lock()
 	s.spaces = append(s.spaces, a)
 	s.work.Broadcast()
@@ -229,10 +296,10 @@ func (r *reader) adopt(a *addressSpace) {
 		a.release = release
 	}
 	r.byFD[int32(a.fd.Fd())] = a
-	err := s.wake.add(a.fd.Fd())
+	err := r.wake.add(a.fd.Fd())
 	if err == nil && a.pidfd != nil {
 		r.byFD[int32(a.pidfd.Fd())] = a
-		err = s.wake.add(int(a.pidfd.Fd()))
+		err = r.wake.add(int(a.pidfd.Fd()))
 	}
 	if err != nil {
 		// Out of kernel memory or of epoll watches. Faults would go unseen: better no process than one that hangs.
@@ -246,7 +313,7 @@ func (r *reader) adopt(a *addressSpace) {
 // serve reads what is queued for an address space until nothing is.
 func (r *reader) serve(a *addressSpace, readable bool) {
 	if !readable { // the pidfd: the process has ended, though another may share its memory
-		if !a.alive() {
+		if !a.killed.IsZero() || !a.alive() {
 			r.drop(a, targetGone)
 		} else {
 			r.unwatchPID(a)
@@ -264,13 +331,13 @@ func (r *reader) serve(a *addressSpace, readable bool) {
 			// waits; a descriptor may become free.
 			if !r.starved {
 				r.starved = true
-				r.s.opts.Logger.Error("no descriptor for a forked child; its parent waits", "pid", a.hostPID, "image_pid", a.id, "err", err)
+				a.s.opts.Logger.Error("no descriptor for a forked child; its parent waits", "pid", a.hostPID, "image_pid", a.id, "err", err)
 			}
 			time.Sleep(retryWait)
 			return
 		}
 		if err != nil {
-			r.s.opts.Logger.Error("cannot read faults", "pid", a.hostPID, "image_pid", a.id, "err", err)
+			a.s.opts.Logger.Error("cannot read faults", "pid", a.hostPID, "image_pid", a.id, "err", err)
 			r.stop(a)
 			return
 		}
@@ -311,7 +378,8 @@ func (r *reader) read(a *addressSpace) (n int, forked []*addressSpace, err error
 func (r *reader) fault(a *addressSpace, m *uffd.Message, now time.Time) {
 	addr, flags, _ := m.PageFault()
 	addr &^= PageSize - 1
-	r.s.lastFault.Store(now.UnixNano())
+	r.server.lastFault.Store(now.UnixNano())
+	r.hot = a.s
 	w := a.around.want(addr, flags&uffd.PagefaultWrite != 0)
 	f := fault{a: a, want: w, since: now}
 	r.finish(f, r.try(&f))
@@ -320,7 +388,7 @@ func (r *reader) fault(a *addressSpace, m *uffd.Message, now time.Time) {
 // try makes one attempt at a fault.
 func (r *reader) try(f *fault) outcome {
 	o, n := f.a.install(f.want)
-	r.s.countFault(o)
+	f.a.s.countFault(o)
 	if o == installed {
 		f.a.around.installed(f.want.addr, n)
 	}
@@ -331,17 +399,17 @@ func (r *reader) try(f *fault) outcome {
 func (r *reader) finish(f fault, o outcome) {
 	switch o {
 	case installed, alreadyPresent, unmapped:
-		r.s.opts.Metrics.latency.Observe(time.Since(f.since).Seconds())
+		f.a.s.opts.Metrics.latency.Observe(time.Since(f.since).Seconds())
 		if o == installed {
 			r.streamNear(f.a, f.want.addr)
 		}
 	case loading:
-		if r.loaders < loaders {
-			r.loaders++
-			r.help(r.s.loader)
+		if s := f.a.s; s.own.loaders < loaders {
+			s.own.loaders++
+			s.own.help(s.loader)
 		}
 		select {
-		case r.s.loads <- loadRequest{a: f.a, want: f.want, since: f.since}:
+		case f.a.s.loads <- loadRequest{a: f.a, want: f.want, since: f.since}:
 		default: // every loader is busy and so is their queue
 			r.parked = append(r.parked, f)
 		}
@@ -350,7 +418,7 @@ func (r *reader) finish(f fault, o outcome) {
 	case targetGone:
 		r.drop(f.a, targetGone)
 	case failed:
-		r.s.failFault(f)
+		f.a.s.failFault(f)
 	}
 }
 
@@ -389,19 +457,32 @@ func (r *reader) retry() {
 	}
 }
 
-// reap lets go of address spaces that need nothing more, and looks after those that cannot tell of their end.
-func (r *reader) reap() {
-	registered := r.s.isRegistered()
-	probe := time.Since(r.probed) >= r.probeEvery()
-	if probe {
-		r.probed = time.Now()
-	}
-	for _, a := range slices.Clone(r.s.spaces) {
+// reap lets go of a session's address spaces that need nothing more.
+func (r *reader) reap(s *Session) {
+	registered := s.isRegistered()
+	for _, a := range slices.Clone(s.spaces) {
 		switch {
+		case !a.killed.IsZero():
 		case registered && a.stream.settled():
 			r.complete(a)
-		case (probe || a.isLost.Swap(false)) && !a.alive():
+		case a.isLost.Swap(false) && !a.alive():
 			r.drop(a, targetGone)
+		}
+	}
+}
+
+// probe looks after processes that cannot tell of their end.
+func (r *reader) probe() {
+	now := time.Now()
+	if now.Sub(r.probed) < probeEvery {
+		return
+	}
+	r.probed = now
+	for _, s := range r.sessions {
+		for _, a := range slices.Clone(s.spaces) {
+			if !a.alive() || !a.killed.IsZero() && now.Sub(a.killed) > killWait {
+				r.drop(a, targetGone)
+			}
 		}
 	}
 }
@@ -422,7 +503,7 @@ func (r *reader) complete(a *addressSpace) {
 	changing := a.changing()
 	a.mu.Unlock()
 	if changing {
-		r.s.wake.wake()
+		a.s.poke()
 		return
 	}
 	r.drop(a, installed)

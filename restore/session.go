@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
 	"thaw/uffd"
@@ -60,12 +59,15 @@ func (p *Process) close() {
 //	                     |                          | Drain: children are completed too
 //	                     `--Abort, or Run's context ends: incomplete processes are killed--> ended
 type Session struct {
-	opts      Options
-	limiter   *rate.Limiter // nil: the stream is not bounded
-	count     counters
-	wake      *waker
-	lastFault atomic.Int64     // when a fault was read last, in Unix nanoseconds
-	loads     chan loadRequest // to the loaders; full means that the fault is parked
+	opts    Options
+	limiter *rate.Limiter // nil: the stream is not bounded
+	count   counters
+	loads   chan loadRequest // to the loaders; full means that the fault is parked
+
+	server *Server                // set by Run
+	reader atomic.Pointer[reader] // set by Run
+	poked  atomic.Bool            // the reader has been told to look at the session, and has not yet
+	own    readerState            // owned by the reader
 
 	// registeredCh is closed by Registered: ENOENT is final from then on.
 	registeredCh chan struct{}
@@ -84,15 +86,31 @@ type Session struct {
 	draining   bool            // protected by mu
 	stopping   bool            // protected by mu; stream workers end
 	ended      bool            // protected by mu
-	killed     int             // protected by mu; processes that were killed or poisoned by us
-	lastErr    error           // protected by mu; of the page that failed last
-
-	failed map[failedPage]bool // protected by mu; pages that could not be had when they were asked for last
+	failures   failures        // protected by mu
 }
 
-// NewSession returns a session without processes. Run must be called, also if the restore comes to nothing (Abort).
+// failures is what went wrong in a session.
+type failures struct {
+	killed int                 // processes that were killed or poisoned by us
+	last   error               // of the page that failed last
+	pages  map[failedPage]bool // pages that could not be had when they were asked for last
+}
+
+// readerState is what a session's reader knows of it.
+type readerState struct {
+	ctx      context.Context             // Run's
+	help     func(func(context.Context)) // runs a function on a goroutine that Run waits for
+	left     chan struct{}               // closed by the reader when it is done with the session
+	served   bool                        // the reader has it
+	loaders  int                         // that were started
+	streamed bool                        // stream workers were started
+}
+
+// NewSession returns a session without processes. If processes are added, Run must be called, also if the restore comes to
+// nothing (Abort).
 func NewSession(opts *Options) (*Session, error) {
-	s := &Session{opts: *opts, registeredCh: make(chan struct{}), drainCh: make(chan struct{}), failed: make(map[failedPage]bool), loads: make(chan loadRequest, 256)}
+	s := &Session{opts: *opts, registeredCh: make(chan struct{}), drainCh: make(chan struct{}), loads: make(chan loadRequest, 256)}
+	s.failures.pages = make(map[failedPage]bool)
 	if err := s.opts.setDefaults(); err != nil {
 		return nil, err
 	}
@@ -101,11 +119,6 @@ func NewSession(opts *Options) (*Session, error) {
 		// The bucket holds one bulk copy: less could never be taken at once.
 		s.limiter = rate.NewLimiter(rate.Limit(r), bulkPages*PageSize)
 	}
-	w, err := newWaker()
-	if err != nil {
-		return nil, fmt.Errorf("make the session's event descriptors: %w", err)
-	}
-	s.wake = w
 	return s, nil
 }
 
@@ -128,7 +141,7 @@ func (s *Session) Add(p Process) error {
 	}
 	s.added = append(s.added, p)
 	s.processes = append(s.processes, ProcessInfo{ID: p.ID, HostPID: p.HostPID})
-	s.wake.wake()
+	s.poke()
 	return nil
 }
 
@@ -153,7 +166,7 @@ func (s *Session) Registered() {
 	if !s.registered {
 		s.registered = true
 		close(s.registeredCh)
-		s.wake.wake()
+		s.poke()
 	}
 }
 
@@ -163,7 +176,7 @@ func (s *Session) Abort(reason error) {
 	defer s.mu.Unlock()
 	if s.aborted == nil {
 		s.aborted = fmt.Errorf("%w: %w", ErrAborted, reason)
-		s.wake.wake()
+		s.poke()
 	}
 }
 
@@ -181,7 +194,7 @@ func (s *Session) Drain() {
 	}
 	close(s.drainCh)
 	s.work.Broadcast()
-	s.wake.wake()
+	s.poke()
 }
 
 func (s *Session) stateLocked() string {
@@ -204,36 +217,45 @@ func (s *Session) stateLocked() string {
 // or, if there is no pidfd for them, their missing pages are poisoned. Run then returns an error that wraps
 // [ErrKilled]; one that wraps [ErrAborted] after Abort; nil when all went well.
 func (s *Session) Run(ctx context.Context) error {
-	defer s.wake.close()
-	stop := context.AfterFunc(ctx, s.wake.wake)
-	defer stop()
-
+	s.server = s.opts.Server
+	if s.server == nil {
+		own, err := NewServer(&ServerOptions{Readers: 1})
+		if err != nil {
+			return err
+		}
+		defer own.Close()
+		s.server = own
+	}
 	// The workers outlive ctx: stopping is the reader's decision, taken when the processes are dealt with.
 	workCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	g, workCtx := errgroup.WithContext(workCtx)
-	// The reader starts the others when there is work for them: a session that waits costs one thread.
-	help := func(work func(context.Context)) {
-		g.Go(func() error { work(workCtx); return nil })
-	}
-	g.Go(func() error {
-		defer cancel()
-		defer s.end()
-		return newReader(s, help).run(ctx)
-	})
-	err := g.Wait()
+	var g sync.WaitGroup
+	// The reader starts the others when there is work for them: a session that waits costs no thread.
+	s.own = readerState{ctx: ctx, left: make(chan struct{}), help: func(work func(context.Context)) { g.Go(func() { work(workCtx) }) }}
+	s.server.attach(s)
+	stop := context.AfterFunc(ctx, s.poke)
+	defer stop()
+	<-s.own.left
+	s.end()
+	cancel()
+	g.Wait()
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case err != nil:
-		return err
 	case s.aborted != nil:
 		return s.aborted
-	case s.killed > 0:
-		return fmt.Errorf("%w: %d of them", ErrKilled, s.killed)
+	case s.failures.killed > 0:
+		return fmt.Errorf("%w: %d of them", ErrKilled, s.failures.killed)
 	}
 	return nil
+}
+
+// poke has the reader look at what has been asked of the session.
+func (s *Session) poke() {
+	if r := s.reader.Load(); r != nil && !s.poked.Swap(true) {
+		r.call(s)
+	}
 }
 
 // end tells everybody that the reader is gone, and closes what was added too late.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,6 +33,7 @@ type addressSpace struct {
 
 	around aroundState // owned by the reader
 	zeroed bool        // owned by the reader: large empty ranges have been dropped
+	killed time.Time   // owned by the reader: when the process was killed by us; zero if it was not
 }
 
 func (s *Session) newSpace(p Process) *addressSpace {
@@ -207,7 +209,7 @@ func (a *addressSpace) alive() bool {
 // lost tells the reader, which alone lets go of address spaces, that the process seems to be gone.
 func (a *addressSpace) lost() {
 	if !a.isLost.Swap(true) {
-		a.s.wake.wake()
+		a.s.poke()
 	}
 }
 

@@ -104,8 +104,8 @@ func (s *Session) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.State = s.stateLocked()
-	if s.lastErr != nil {
-		st.LastError = s.lastErr.Error()
+	if s.failures.last != nil {
+		st.LastError = s.failures.last.Error()
 	}
 	return st
 }

@@ -144,7 +144,7 @@ func (s *Session) finishJob(j *job) {
 	j.a.stream.finish()
 	s.count.pagesSettled.Add(j.a.stream.chunks[j.i].pages)
 	if j.a.stream.settled() {
-		s.wake.wake()
+		s.poke()
 	}
 }
 
@@ -228,11 +228,11 @@ func (a *addressSpace) streamJob(ctx context.Context, j *job) bool {
 func (a *addressSpace) streamRun(ctx context.Context, home, image, pages uint64) bool {
 	limit := bulkPages
 	for pages > 0 {
-		if !a.s.isRegistered() || a.s.faultedWithin(busyFor) { // the restorer is still changing the address space, or a fault waits
+		if !a.s.isRegistered() || a.s.server.faultedWithin(busyFor) { // the restorer is still changing the address space, or a fault waits
 			limit = min(limit, busyPages)
 		}
 		n, ok := a.streamStep(ctx, home, image, min(pages, uint64(limit)))
-		if a.s.faultedWithin(busyFor) {
+		if a.s.server.faultedWithin(busyFor) {
 			giveWay()
 		}
 		switch {
@@ -260,7 +260,11 @@ func (a *addressSpace) streamStep(ctx context.Context, home, image, pages uint64
 	if !a.s.waitRate(ctx, n*PageSize) {
 		return 0, false
 	}
+	if !a.s.server.copying(ctx) {
+		return 0, false
+	}
 	res, skipped := a.copyHome(home, data[:n*PageSize])
+	a.s.server.copied()
 	if skipped > 0 {
 		return skipped, true
 	}

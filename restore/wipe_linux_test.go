@@ -74,7 +74,6 @@ func TestChildOfACompleteProcessMissesOnlyZeros(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.wake.close()
 	a := s.newSpace(Process{Layout: oneRegion(20, 20)})
 	for {
 		if _, ok := a.stream.take(); !ok {

@@ -22,14 +22,17 @@ import (
 var touchRate = result.Metric{Name: "touched", Unit: "pages/s", Higher: true}
 
 func faultScenario() scenario.Scenario {
-	c := func(wait baseline.Wait, figure result.Figure) *scenario.Side {
-		return &scenario.Side{Subject: "c-" + string(wait), Metric: latency.Name, Figure: figure, Params: result.P("layout", "scattered")}
+	side := func(subject string, figure result.Figure) scenario.Side {
+		return scenario.Side{Subject: subject, Metric: latency.Name, Figure: figure, Params: result.P("layout", "scattered")}
 	}
-	ours := func(figure result.Figure) scenario.Side {
-		return scenario.Side{Subject: "thaw", Metric: latency.Name, Figure: figure, Params: result.P("layout", "scattered")}
+	over := func(what string, figure result.Figure, wait restore.WaitPolicy, c baseline.Wait, does string) scenario.Goal {
+		floor := side("c-"+string(c), figure)
+		return scenario.Goal{
+			Name: fmt.Sprintf("%s, both %s, over C", what, does), Each: []string{"threads"}, Ours: side(engineThat(wait), figure), Floor: &floor,
+			FloorIs: "a thread in C that " + does + "s and copies one page for each fault", Want: 1.10,
+		}
 	}
-	criu := scenario.Side{Subject: "criu", Metric: latency.Name, Figure: result.Middle, Params: result.P("layout", "scattered")}
-	const floor = "a thread in C that polls and copies one page for each fault"
+	criu := side("criu", result.Middle)
 	return scenario.Scenario{
 		Name: "fault",
 		Summary: "What a thread waits for a missing page: pages in random order, content in memory. In the scattered layout every page faults; " +
@@ -39,9 +42,11 @@ func faultScenario() scenario.Scenario {
 			{Kind: result.Distribution, Title: "Latency of a fault, four threads", Metric: latency.Name, Only: result.P("layout", "scattered", "threads", "4")},
 		},
 		Goals: []scenario.Goal{
-			{Name: "p50, same waiting policy, over C", Each: []string{"threads"}, Ours: ours(result.Middle), Floor: c(baseline.Poll, result.Middle), FloorIs: floor, Want: 1.10},
-			{Name: "p99, same waiting policy, over C", Each: []string{"threads"}, Ours: ours(result.P99), Floor: c(baseline.Poll, result.P99), FloorIs: floor, Want: 1.10},
-			{Name: "p50, default settings, over CRIU's server", Each: []string{"threads"}, Ours: ours(result.Middle), Floor: &criu,
+			over("p50", result.Middle, restore.WaitSleep, baseline.Poll, "sleep"),
+			over("p99", result.P99, restore.WaitSleep, baseline.Poll, "sleep"),
+			over("p50", result.Middle, restore.WaitSpin, baseline.Spin, "spin"),
+			over("p99", result.P99, restore.WaitSpin, baseline.Spin, "spin"),
+			{Name: "p50, default settings, over CRIU's server", Each: []string{"threads"}, Ours: side(engineThat(restore.WaitAdaptive), result.Middle), Floor: &criu,
 				FloorIs: "criu lazy-pages, before it is told that the restore is finished", Want: 0.6},
 		},
 		Prepare: prepareFault,
@@ -71,18 +76,29 @@ func prepareFault(ctx context.Context, env *scenario.Env) (*scenario.Plan, error
 			plan.Trials = append(plan.Trials, scenario.Trial{Params: params, Subject: "criu",
 				Run: func(ctx context.Context) ([]result.Observation, error) { return faultsOfCRIU(ctx, criu, im, threads) }})
 		}
-		for _, layout := range []string{"scattered", "contiguous"} {
-			plan.Trials = append(plan.Trials, scenario.Trial{Params: result.P("layout", layout, "threads", strconv.Itoa(threads)), Subject: "thaw",
+		for _, of := range []struct {
+			layout string
+			wait   restore.WaitPolicy
+		}{{"scattered", restore.WaitAdaptive}, {"scattered", restore.WaitSleep}, {"scattered", restore.WaitSpin}, {"contiguous", restore.WaitAdaptive}} {
+			plan.Trials = append(plan.Trials, scenario.Trial{Params: result.P("layout", of.layout, "threads", strconv.Itoa(threads)), Subject: engineThat(of.wait),
 				Run: func(ctx context.Context) ([]result.Observation, error) {
-					return faultsOfEngine(ctx, im, layout, threads)
+					return faultsOfEngine(ctx, im, of.layout, of.wait, threads)
 				}})
 		}
 	}
 	return plan, nil
 }
 
+// engineThat is the name of the engine that waits for faults in a way, and without one for the default.
+func engineThat(waits restore.WaitPolicy) string {
+	if waits == restore.WaitAdaptive {
+		return "thaw"
+	}
+	return "thaw-" + waits.String()
+}
+
 // faultsOfEngine measures the faults of a process that the engine serves, without a stream.
-func faultsOfEngine(ctx context.Context, im *image, layout string, threads int) (_ []result.Observation, err error) {
+func faultsOfEngine(ctx context.Context, im *image, layout string, wait restore.WaitPolicy, threads int) (_ []result.Observation, err error) {
 	l, word := contiguous(im.pages()).layout(), im.word
 	if layout == "scattered" {
 		l, word = scattered(im.pages()), func(p uint64) uint64 { return im.word(p * scatter) }
@@ -92,7 +108,12 @@ func faultsOfEngine(ctx context.Context, im *image, layout string, threads int) 
 		return nil, err
 	}
 	defer p.Close()
-	e, err := startEngine(ctx, p, l, restore.Options{Source: im, Stream: restore.StreamNone})
+	server, err := restore.NewServer(&restore.ServerOptions{Readers: 1, Wait: wait})
+	if err != nil {
+		return nil, err
+	}
+	defer server.Close()
+	e, err := startEngine(ctx, p, l, restore.Options{Source: im, Server: server, Stream: restore.StreamNone})
 	if err != nil {
 		return nil, err
 	}

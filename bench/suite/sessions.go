@@ -129,6 +129,11 @@ func (c *crowd) engine(ctx context.Context, im *image) (_ []result.Observation, 
 	if err != nil {
 		return nil, err
 	}
+	server, err := restore.NewServer(nil)
+	if err != nil {
+		return nil, err
+	}
+	defer server.Close()
 	engines := make([]*engine, 0, len(all))
 	defer func() {
 		for _, e := range engines {
@@ -136,7 +141,7 @@ func (c *crowd) engine(ctx context.Context, im *image) (_ []result.Observation, 
 		}
 	}()
 	for _, p := range all {
-		e, err := startEngine(ctx, p, l, restore.Options{Source: im, Stream: restore.StreamNone})
+		e, err := startEngine(ctx, p, l, restore.Options{Source: im, Server: server, Stream: restore.StreamNone})
 		if err != nil {
 			return nil, err
 		}

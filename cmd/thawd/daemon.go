@@ -19,8 +19,13 @@ func newDaemon(o *serveOptions, store *pagestore.Store, g restore.Guard, log *sl
 	if err != nil {
 		return nil, err
 	}
+	wait, err := restore.ParseWaitPolicy(o.wait)
+	if err != nil {
+		return nil, cli.Usagef("--wait: %v", err)
+	}
 	opts := &daemon.Options{
-		Store: store, RunDir: o.runDir, Version: cli.Version, ConnectTimeout: o.connectTimeout,
+		Server: restore.ServerOptions{Readers: o.readers, Wait: wait},
+		Store:  store, RunDir: o.runDir, Version: cli.Version, ConnectTimeout: o.connectTimeout,
 		MaxSessions: o.maxSessions, History: o.history, ReadAhead: int64(readAhead), Guard: g, Failure: failure, Logger: log,
 	}
 	// On the command line 0 means none, and in Options the default.

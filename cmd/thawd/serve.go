@@ -31,6 +31,8 @@ type serveOptions struct {
 	logFormat, logLevel   string
 	metricsAddress        string
 	readAhead, badPages   string
+	wait                  string
+	readers               int
 	connectTimeout        time.Duration
 	maxSessions, history  int
 }
@@ -61,6 +63,9 @@ usually does, too; it needs no privilege of its own but the permission to read t
 	f.StringVar(&o.readAhead, "read-ahead", "4GiB", "how much of a snapshot is read before its runtime connects; 0: nothing")
 	f.StringVar(&o.badPages, "bad-pages", restore.FailurePoison.String(),
 		"what becomes of a page that cannot be had: poison (SIGBUS for who touches it), hold (who touches it waits) or kill (the process)")
+	f.StringVar(&o.wait, "wait", restore.WaitAdaptive.String(),
+		"how the next fault is waited for: adaptive (awake for some microseconds, if that pays), sleep, or spin (takes a CPU for each reader)")
+	f.IntVar(&o.readers, "readers", 0, "threads that serve faults (default: one for two CPUs, at most 8)")
 	f.DurationVar(&o.connectTimeout, "connect-timeout", time.Minute, "how long a session waits for its runtime")
 	f.IntVar(&o.maxSessions, "max-sessions", 1024, "how many sessions there may be at a time")
 	f.IntVar(&o.history, "history", 64, "how many ended sessions stay visible")
