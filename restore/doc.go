@@ -50,9 +50,9 @@
 //
 // # Goroutines and locks
 //
-// [Session.Run] owns all goroutines and returns when they have ended: one reader on a locked thread (it alone reads
-// messages, applies events and closes descriptors), loaders for faults that have to wait for storage, and stream
-// workers.
+// A [Server] owns its readers, each on a locked thread; a session belongs to one of them, which alone reads its messages, applies
+// events and closes descriptors. [Session.Run] owns the session's other goroutines and returns when they have ended: loaders for
+// faults that have to wait for storage, and stream workers.
 //
 //	Lock order: Session.mu -> addressSpace.mu -> streamState.mu
 //

@@ -206,17 +206,17 @@ func (r *reader) stream() bool {
 	if r.server.faultedWithin(busyFor) {
 		limit = eagerPages
 	}
-	n, ok := r.job.copyReady(limit)
+	copied := r.job.copyReady(limit) > 0
 	switch {
-	case !ok:
+	case !copied:
 		s.returnJob(r.job)
 		r.job = job{}
 		r.noStream = time.Now().Add(retryWait)
-	case r.job.settle(n):
+	case r.job.rest.pages == 0:
 		s.finishJob(&r.job)
 		r.job = job{}
 	}
-	return ok
+	return copied
 }
 
 // timeout is how long the reader may sleep; negative for ever.

@@ -19,6 +19,8 @@ const (
 	// eagerPages is how much the reader copies for the stream between two looks at the messages while faults are
 	// coming in: 16 KiB, 6 us.
 	eagerPages = 4
+	// maxRuns is how many runs of pages are copied under one lock: 32 of a page each take 50 us.
+	maxRuns = 32
 	// busyFor is how long after a fault more faults are expected.
 	busyFor = 2 * time.Millisecond
 	// awakeFor is how long after a fault the reader stays awake, and streams meanwhile. Beyond it copying is left to the
@@ -210,6 +212,12 @@ func (a *addressSpace) streamJob(ctx context.Context, j *job) bool {
 		a.s.opts.Source.Prefetch(st.layout.Extents[c.ext].Image+c.off, c.pages)
 	}
 	for done := false; !done; {
+		if n, ok := a.copyAtHand(ctx, j); !ok {
+			return false
+		} else if n > 0 {
+			done = j.rest.pages == 0
+			continue
+		}
 		home, image, pages := j.next(chunkPages)
 		// What comes from storage comes in one piece, however little is copied at a time. What is wrong with it shows when
 		// it is copied.
@@ -222,6 +230,28 @@ func (a *addressSpace) streamJob(ctx context.Context, j *job) bool {
 		done = j.settle(pages)
 	}
 	return true
+}
+
+// copyAtHand settles what is left of a chunk and can be copied without waiting, in one call's worth. It returns how many pages that
+// was, and false if the session ends.
+func (a *addressSpace) copyAtHand(ctx context.Context, j *job) (settled uint64, ok bool) {
+	if a.s.limiter != nil || !a.s.isRegistered() {
+		return 0, true
+	}
+	limit := uint64(bulkPages)
+	busy := a.s.server.faultedWithin(busyFor)
+	if busy {
+		limit = busyPages
+	}
+	if !a.s.server.copying(ctx) {
+		return 0, false
+	}
+	settled = j.copyReady(limit)
+	a.s.server.copied()
+	if busy {
+		giveWay()
+	}
+	return settled, true
 }
 
 // streamRun settles pages at consecutive homes and image pages.
@@ -329,26 +359,47 @@ func (s *Session) waitRate(ctx context.Context, n int) bool {
 	return true
 }
 
-// copyReady settles the first pages that are left, at most limit, if their content is at hand and nothing is unusual about
-// them, and returns how many.
-func (j *job) copyReady(limit uint64) (settled uint64, ok bool) {
-	home, image, pages := j.next(limit)
-	data, n := j.a.s.opts.Source.Ready(image, int(pages))
-	if n == 0 || data == nil {
-		return uint64(n), n > 0
+// copyReady settles the first pages that are left, at most limit, as long as their content is at hand and nothing is unusual
+// about them, and returns how many. Short runs share one taking of the lock, and one counting.
+func (j *job) copyReady(limit uint64) (settled uint64) {
+	a := j.a
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	var bytes uint64
+	for runs := 0; runs < maxRuns && settled < limit && j.rest.pages > 0 && !a.gone; runs++ {
+		home, image, pages := j.next(limit - settled)
+		data, n := a.s.opts.Source.Ready(image, int(pages))
+		done := uint64(n)
+		if data != nil {
+			var copied uint64
+			done, copied = a.copyHomeRLocked(home, data[:n*PageSize])
+			bytes += copied
+		}
+		if done == 0 {
+			break
+		}
+		j.settle(done)
+		settled += done
 	}
-	res, skipped := j.a.copyHome(home, data[:n*PageSize])
-	if skipped > 0 {
-		return skipped, true
+	if bytes > 0 {
+		a.s.countBytes(classStream, bytes)
 	}
+	return settled
+}
+
+// copyHomeRLocked copies the first of data's pages to wherever their home is mapped now. It returns how many pages are settled by
+// that, and how many bytes were copied. Preconditions: a.mu is held, shared at least.
+func (a *addressSpace) copyHomeRLocked(home uint64, data []byte) (settled, copied uint64) {
+	addr, n, ok := a.pages.locate(home, uint64(len(data)))
+	if !ok {
+		return n / PageSize, 0
+	}
+	res := a.copyRLocked(addr, data[:n])
 	settled = res.Bytes / PageSize
-	if settled > 0 {
-		j.a.s.countBytes(classStream, res.Bytes)
-	}
 	if res.Outcome == uffd.Exists {
 		settled++
 	}
-	return settled, settled > 0
+	return settled, res.Bytes
 }
 
 // copyHome copies data to wherever its home is mapped now. skipped is the number of pages for which it is nowhere.

@@ -185,8 +185,13 @@ func (f *filler) engine(ctx context.Context, c *fillCase) (_ []result.Observatio
 	}
 	defer p.Close()
 	layout := place.layout()
+	server, err := restore.NewServer(nil) // thawd has one, before there is anything to do
+	if err != nil {
+		return nil, err
+	}
+	defer server.Close()
 	cpu, start := ownCPU(), time.Now()
-	e, err := startEngine(ctx, p, layout, restore.Options{Source: source, Workers: c.workers})
+	e, err := startEngine(ctx, p, layout, restore.Options{Source: source, Server: server, Workers: c.workers})
 	if err != nil {
 		return nil, err
 	}
