@@ -1,0 +1,91 @@
+//go:build linux
+
+package restore
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+)
+
+// startServer starts a server that ends after the sessions that are begun from now on.
+func startServer(t *testing.T, o ServerOptions) *Server {
+	t.Helper()
+	s, err := NewServer(&o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func TestSessionsShareAServer(t *testing.T) {
+	for _, o := range []ServerOptions{{Readers: 1, Copies: 1}, {Readers: 3, Wait: WaitSleep}, {Readers: 2, Wait: WaitSpin}} {
+		t.Run(fmt.Sprintf("%d readers that %v", o.Readers, o.Wait), func(t *testing.T) {
+			server := startServer(t, o)
+			l := oneRegion(600, 500)
+			var all []*fixture
+			for i := range 8 {
+				src := newTestSource(500)
+				src.cold = i%2 == 1
+				f := begin(t, l, src, Options{Server: server, Stream: StreamPolicy(i / 2 % 2)})
+				f.Registered()
+				all = append(all, f)
+			}
+			for _, f := range all {
+				expect(t, f.target, at(0, 250), original(l, f.source))
+			}
+			// One that is stopped takes nobody with it.
+			all[2].cancel() // on demand only: it misses pages
+			if err := all[2].wait(); !errors.Is(err, ErrKilled) {
+				t.Errorf("stopped session: %v, want ErrKilled", err)
+			}
+			for i, f := range all {
+				if i == 2 {
+					continue
+				}
+				expect(t, f.target, at(250, 350), original(l, f.source))
+				if f.opts.Stream == StreamNone {
+					f.target.Exit(0).Must()
+				}
+				if err := f.wait(); err != nil {
+					t.Errorf("session %d: %v", i, err)
+				}
+			}
+		})
+	}
+}
+
+func TestSessionsAreSpreadOverTheReaders(t *testing.T) {
+	server := startServer(t, ServerOptions{Readers: 3})
+	for range 6 {
+		begin(t, oneRegion(10, 10), newTestSource(10), Options{Server: server, Stream: StreamNone})
+	}
+	total := int64(0)
+	for i, r := range server.readers {
+		n := r.load.Load()
+		total += n
+		if n == 0 {
+			t.Errorf("reader %d has no session", i)
+		}
+	}
+	if total > 6 {
+		t.Errorf("6 sessions are counted as %d", total)
+	}
+}
+
+func TestAbortedSessionWithoutAProcessLeavesItsServer(t *testing.T) {
+	server := startServer(t, ServerOptions{Readers: 1})
+	s, err := NewSession(&Options{Source: newTestSource(1), Server: server})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reason := errors.New("never came")
+	s.Abort(reason)
+	if err := s.Run(t.Context()); !errors.Is(err, ErrAborted) || !errors.Is(err, reason) {
+		t.Errorf("Run() = %v", err)
+	}
+	if n := server.readers[0].load.Load(); n != 0 {
+		t.Errorf("the reader still has %d sessions", n)
+	}
+}
