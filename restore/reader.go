@@ -142,7 +142,8 @@ func (r *reader) leave(s *Session) {
 // time of one small copy, while waking one that sleeps takes 50 to 150 us on an idle virtual machine.
 func (r *reader) attend(timeout time.Duration) {
 	for {
-		awake := r.stream() || r.awake()
+		now := time.Now()
+		awake := r.stream(now) || r.awake(now)
 		if awake {
 			timeout = 0
 		}
@@ -151,13 +152,14 @@ func (r *reader) attend(timeout time.Duration) {
 			r.fail(fmt.Errorf("wait for faults: %w", err))
 			return
 		}
-		for _, e := range ready {
-			if a := r.byFD[e.Fd]; a != nil {
-				r.serve(a, int(e.Fd) == a.fd.Fd())
-			}
-		}
 		if len(ready) > 0 {
-			r.patience.found(time.Now())
+			now = time.Now()
+			for _, e := range ready {
+				if a := r.byFD[e.Fd]; a != nil {
+					r.serve(a, int(e.Fd) == a.fd.Fd(), now)
+				}
+			}
+			r.patience.found(now)
 		}
 		if woken || !awake || len(r.parked) > 0 {
 			return
@@ -166,8 +168,7 @@ func (r *reader) attend(timeout time.Duration) {
 }
 
 // awake reports whether to wait without sleeping.
-func (r *reader) awake() bool {
-	now := time.Now()
+func (r *reader) awake(now time.Time) bool {
 	return len(r.byFD) > 0 && r.patience.awake(now) && now.Sub(r.probed) < probeEvery
 }
 
@@ -181,16 +182,17 @@ func (r *reader) fail(err error) {
 
 // stream makes one small copy for the stream of the session that had the last fault, if there is one to make without waiting,
 // and reports whether it did.
-func (r *reader) stream() bool {
+func (r *reader) stream(now time.Time) bool {
 	s := r.hot
-	if s == nil || len(r.parked) > 0 || s.limiter != nil || !s.isRegistered() || time.Now().Before(r.noStream) {
+	if s == nil || !s.own.streamed || len(r.parked) > 0 || s.limiter != nil || !s.isRegistered() || now.Before(r.noStream) {
 		return false // the workers keep the rate, and know how to wait
 	}
-	if r.job.a != nil && (r.job.a.s != s || !r.server.faultedWithin(awakeFor)) {
+	calm := r.server.calm(now)
+	if r.job.a != nil && (r.job.a.s != s || calm >= awakeFor) {
 		r.job.a.s.returnJob(r.job)
 		r.job = job{}
 	}
-	if !r.server.faultedWithin(awakeFor) {
+	if calm >= awakeFor {
 		return false
 	}
 	if r.job.a == nil {
@@ -203,7 +205,7 @@ func (r *reader) stream() bool {
 		r.job = j
 	}
 	limit := uint64(busyPages)
-	if r.server.faultedWithin(busyFor) {
+	if calm < busyFor {
 		limit = eagerPages
 	}
 	copied := r.job.copyReady(limit) > 0
@@ -211,7 +213,7 @@ func (r *reader) stream() bool {
 	case !copied:
 		s.returnJob(r.job)
 		r.job = job{}
-		r.noStream = time.Now().Add(retryWait)
+		r.noStream = now.Add(retryWait)
 	case r.job.rest.pages == 0:
 		s.finishJob(&r.job)
 		r.job = job{}
@@ -310,8 +312,8 @@ func (r *reader) adopt(a *addressSpace) {
 	s.opts.Logger.Debug("serving process", "pid", a.hostPID, "image_pid", a.id, "child", a.child, "pages", a.stream.total)
 }
 
-// serve reads what is queued for an address space until nothing is.
-func (r *reader) serve(a *addressSpace, readable bool) {
+// serve reads what is queued for an address space until nothing is. now is when it was found to be readable.
+func (r *reader) serve(a *addressSpace, readable bool, now time.Time) {
 	if !readable { // the pidfd: the process has ended, though another may share its memory
 		if !a.killed.IsZero() || !a.alive() {
 			r.drop(a, targetGone)
@@ -321,7 +323,6 @@ func (r *reader) serve(a *addressSpace, readable bool) {
 		return
 	}
 	for {
-		now := time.Now()
 		n, forked, err := r.read(a)
 		for _, c := range forked {
 			r.adopt(c)

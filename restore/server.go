@@ -114,9 +114,9 @@ func (s *Server) attach(session *Session) {
 	session.poke()
 }
 
-// faultedWithin reports whether a fault was read within the last d.
-func (s *Server) faultedWithin(d time.Duration) bool {
-	return time.Now().UnixNano()-s.lastFault.Load() < int64(d)
+// calm returns how long before now the last fault of any session was read.
+func (s *Server) calm(now time.Time) time.Duration {
+	return time.Duration(now.UnixNano() - s.lastFault.Load())
 }
 
 // copying waits for a place in which to copy. It returns false if ctx ends before.

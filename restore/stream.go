@@ -239,7 +239,7 @@ func (a *addressSpace) copyAtHand(ctx context.Context, j *job) (settled uint64, 
 		return 0, true
 	}
 	limit := uint64(bulkPages)
-	busy := a.s.server.faultedWithin(busyFor)
+	busy := a.s.server.calm(time.Now()) < busyFor
 	if busy {
 		limit = busyPages
 	}
@@ -258,11 +258,12 @@ func (a *addressSpace) copyAtHand(ctx context.Context, j *job) (settled uint64, 
 func (a *addressSpace) streamRun(ctx context.Context, home, image, pages uint64) bool {
 	limit := bulkPages
 	for pages > 0 {
-		if !a.s.isRegistered() || a.s.server.faultedWithin(busyFor) { // the restorer is still changing the address space, or a fault waits
+		busy := a.s.server.calm(time.Now()) < busyFor
+		if busy || !a.s.isRegistered() { // a fault waits, or the restorer is still changing the address space
 			limit = min(limit, busyPages)
 		}
 		n, ok := a.streamStep(ctx, home, image, min(pages, uint64(limit)))
-		if a.s.server.faultedWithin(busyFor) {
+		if busy {
 			giveWay()
 		}
 		switch {
