@@ -35,6 +35,8 @@ var mayImport = map[string][]string{
 	"thaw/bench/host":                {"thaw/bench/result", "thaw/internal/..."},
 	"thaw/bench/scenario":            {"thaw/bench/result"},
 	"thaw/bench/baseline":            {"thaw/checkpoint", "thaw/uffd", "thaw/internal/..."},
+	"thaw/bench/lab":                 {"thaw/bench/result", "thaw/checkpoint", "thaw/control", "thaw/internal/..."},
+	"thaw/bench/privaterun":          {},
 	"thaw/bench/suite":               {"thaw/bench/...", "thaw/pagestore", "thaw/restore", "thaw/uffd/...", "thaw/internal/..."},
 	"thaw/cmd/...":                   {"thaw/..."},
 }
