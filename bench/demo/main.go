@@ -107,7 +107,7 @@ func configure(args []string) (*plan, *lab.Config, error) {
 		return nil, nil, err
 	}
 	config := &lab.Config{Learn: true}
-	if config.Parts, err = lab.FindParts(); err != nil {
+	if config.Parts, err = lab.FindParts(""); err != nil {
 		return nil, nil, err
 	}
 	if config.Dir, err = filepath.Abs(*out); err != nil {

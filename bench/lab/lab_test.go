@@ -155,7 +155,7 @@ func TestAMissingPartIsNamedWithTheWayToGetIt(t *testing.T) {
 		t.Setenv(variable, "")
 	}
 	t.Setenv("THAW_DEPS", dir)
-	_, err := FindParts()
+	_, err := FindParts("")
 	if !errors.Is(err, ErrPartMissing) || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "make deps") {
 		t.Errorf("FindParts says %v", err)
 	}

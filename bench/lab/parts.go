@@ -20,24 +20,27 @@ type Parts struct {
 // ErrPartMissing is returned if something is not there that a lab works with.
 var ErrPartMissing = errors.New("a part is missing")
 
-// FindParts returns the paths of all parts: those that the environment names (THAW_CRIU, THAW_RUNC, THAW_ROOTFS), else
+// FindParts returns the paths of all parts: criu, if it is not empty, and those that the environment names (THAW_CRIU, THAW_RUNC, THAW_ROOTFS), else
 // those that `make deps build` provides, relative to the repository's root as the working folder. Our programs may lie
 // beside the running one, too.
-func FindParts() (Parts, error) {
+func FindParts(criu string) (Parts, error) {
+	if found, err := exec.LookPath(criu); err == nil {
+		criu = found // a plain name is one in PATH
+	}
 	deps := orDefault(os.Getenv("THAW_DEPS"), ".deps")
 	var p Parts
 	for _, part := range []struct {
 		path     *string
-		variable string // of the environment
+		chosen   string
 		fallback string
 	}{
-		{&p.CRIU, "THAW_CRIU", filepath.Join(deps, "bin", "criu")},
-		{&p.Rootfs, "THAW_ROOTFS", filepath.Join(deps, "rootfs")},
+		{&p.CRIU, orDefault(criu, os.Getenv("THAW_CRIU")), filepath.Join(deps, "bin", "criu")},
+		{&p.Rootfs, os.Getenv("THAW_ROOTFS"), filepath.Join(deps, "rootfs")},
 		{&p.Examples, "", "examples"},
 		{&p.Thaw, "", program("thaw")},
 		{&p.Thawd, "", program("thawd")},
 	} {
-		path, err := filepath.Abs(orDefault(os.Getenv(part.variable), part.fallback))
+		path, err := filepath.Abs(orDefault(part.chosen, part.fallback))
 		if err != nil {
 			return p, err
 		}

@@ -97,8 +97,11 @@ func (a *app) run(ctx context.Context, names []string, f *runFlags) error {
 	d, err := scenario.Run(ctx, chosen, opts)
 	p.done()
 	err = errors.Join(err, stopProfile())
-	if errors.Is(err, scenario.ErrNothing) {
+	switch {
+	case errors.Is(err, scenario.ErrNothing):
 		return cli.Usagef("--filter %s: %v", f.filter, err)
+	case errors.Is(err, scenario.ErrLeftOut):
+		return &cli.Error{Code: cli.Missing, Err: err}
 	}
 	if err != nil {
 		return err
