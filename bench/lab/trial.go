@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"thaw/checkpoint"
 )
 
@@ -20,6 +22,7 @@ type trial struct {
 	id     string
 	dir    string // of this trial alone
 	bundle string
+	rootfs string // the root file system, mounted for this trial alone
 	work   string
 	talk   *conversation
 
@@ -39,26 +42,45 @@ func (l *Lab) newTrial(f *Frozen) (*trial, error) {
 	id := fmt.Sprintf("thaw-lab-%d-%d", os.Getpid(), trials.Add(1))
 	dir := filepath.Join(l.work, "trials", id)
 	t := &trial{
-		lab: l, frozen: f, id: id, dir: dir, bundle: filepath.Join(dir, "bundle"), work: filepath.Join(dir, "work"), server: noServer{},
+		lab: l, frozen: f, id: id, dir: dir, server: noServer{},
+		bundle: filepath.Join(dir, "bundle"), rootfs: filepath.Join(dir, "rootfs"), work: filepath.Join(dir, "work"),
 	}
-	if err := os.MkdirAll(t.work, 0o700); err != nil {
-		return nil, err
+	err := errors.Join(os.MkdirAll(t.work, 0o700), os.Mkdir(t.rootfs, 0o755))
+	if err == nil {
+		err = mountPrivately(l.config.Rootfs, t.rootfs)
 	}
-	if err := t.describe().Write(t.bundle); err != nil {
-		return nil, err
+	if err == nil {
+		err = t.describe().Write(t.bundle)
 	}
-	var err error
-	if t.talk, err = newConversation(); err != nil {
-		return nil, err
+	if err == nil {
+		t.talk, err = newConversation()
+	}
+	if err != nil {
+		return nil, errors.Join(err, t.remove())
 	}
 	return t, nil
+}
+
+// mountPrivately binds a folder to another, so that what is mounted below one of them is not seen below the other.
+//
+// To restore a container runc mounts its binds below the root file system, in our mount namespace, and unmounts them again.
+// Where several do so in one place at the same time, one may find its mount covered by another's that is just going away, take it
+// for gone already, and leave it there for good (runc 1.1, prepareCriuRestoreMounts).
+func mountPrivately(source, target string) error {
+	if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind %s to %s: %w", source, target, err)
+	}
+	if err := unix.Mount("", target, "", unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make the mount at %s private: %w", target, err)
+	}
+	return nil
 }
 
 // describe returns the container. All containers of a workload are the same but for their cgroup.
 func (t *trial) describe() *checkpoint.Bundle {
 	w := &t.frozen.Workload
 	return &checkpoint.Bundle{
-		Rootfs: t.lab.config.Rootfs,
+		Rootfs: t.rootfs,
 		// The bind keeps its target's name in the container, whatever the script is called.
 		Args: append([]string{"python3", "/srv/" + filepath.Base(w.Script)}, w.Args...),
 		Env: []string{
@@ -128,5 +150,10 @@ func (t *trial) close() error {
 	}
 	err = errors.Join(err, t.server.close())
 	t.talk.close()
-	return errors.Join(err, checkpoint.UnmountBelow(t.dir), checkpoint.RemoveAll(t.dir))
+	return errors.Join(err, t.remove())
+}
+
+// remove removes the trial's folders.
+func (t *trial) remove() error {
+	return errors.Join(checkpoint.UnmountBelow(t.dir), checkpoint.RemoveAll(t.dir))
 }
