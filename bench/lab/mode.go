@@ -132,10 +132,10 @@ func (s *criuServer) served(context.Context) (*uint64, error) {
 }
 
 // settle waits for the server's end, which comes when all pages are in place.
-func (s *criuServer) settle(context.Context) error {
+func (s *criuServer) settle(ctx context.Context) error {
 	daemon := s.daemon
 	s.daemon = nil
-	return daemon.Wait()
+	return daemon.Wait(ctx)
 }
 
 func (s *criuServer) close() error {
