@@ -89,10 +89,11 @@ func (t *Trial) repetitions(all int) int {
 	return all
 }
 
-// takesPart reports whether the trial is run in repetition rep of so many.
+// takesPart reports whether the trial is run in repetition rep of so many. All are in the first, so that reports list them as
+// their plan does.
 func (t *Trial) takesPart(rep, all int) bool {
 	n := t.repetitions(all)
-	return rep*n/all != (rep+1)*n/all
+	return rep*n%all < n
 }
 
 // name is what progress and errors call the trial.

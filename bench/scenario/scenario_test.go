@@ -171,7 +171,7 @@ func TestATrialWithABoundTakesPartInRepetitionsSpreadOverAll(t *testing.T) {
 		most, all int
 		want      []int
 	}{
-		{0, 3, []int{0, 1, 2}}, {5, 3, []int{0, 1, 2}}, {1, 1, []int{0}}, {2, 10, []int{4, 9}}, {3, 10, []int{3, 6, 9}},
+		{0, 3, []int{0, 1, 2}}, {5, 3, []int{0, 1, 2}}, {1, 1, []int{0}}, {2, 10, []int{0, 5}}, {3, 10, []int{0, 4, 7}},
 	} {
 		trial := Trial{MaxRepetitions: tt.most}
 		var got []int
