@@ -3,6 +3,7 @@ package privaterun
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -74,8 +75,12 @@ func restart() (int, error) {
 	}
 }
 
-// cover mounts a tmpfs at /run.
+// cover mounts a tmpfs at /run. Descriptors that we were started with, but for the standard streams, are kept from what we start:
+// they are of files in the other mount namespace, which CRIU cannot dump.
 func cover() error {
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return os.NewSyscallError("close_range", err)
+	}
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=16m"); err != nil {
 		return fmt.Errorf("mount a tmpfs at %s: %w", dir, err)
 	}

@@ -60,13 +60,12 @@ type size struct {
 	workload string
 	memory   string // in its images, about
 	caches   []lab.Cache
-	most     int // repetitions
 }
 
 func sizes(env *scenario.Env) []size {
 	return scenario.Pick(env,
-		[]size{{"small", "24MiB", lab.Caches(), 10}, {"medium", "272MiB", lab.Caches(), 10}, {"large", "1.5GiB", lab.Caches(), 10}},
-		[]size{{"small", "24MiB", []lab.Cache{lab.Warm}, 1}})
+		[]size{{"small", "24MiB", lab.Caches()}, {"medium", "272MiB", lab.Caches()}, {"large", "1.5GiB", lab.Caches()}},
+		[]size{{"small", "24MiB", []lab.Cache{lab.Warm}}})
 }
 
 func (s *size) params(cache lab.Cache) result.Params {
@@ -117,7 +116,7 @@ func (s *size) add(ctx context.Context, env *scenario.Env, l *lab.Lab, plan *sce
 	for _, cache := range s.caches {
 		for _, mode := range restoreModes {
 			plan.Trials = append(plan.Trials, scenario.Trial{
-				Params: s.params(cache), Subject: string(mode), Group: string(cache), MaxRepetitions: s.most,
+				Params: s.params(cache), Subject: string(mode), Group: string(cache),
 				Run: func(ctx context.Context) ([]result.Observation, error) {
 					r, err := l.Measure(ctx, f, mode, cache)
 					return observeRun(&r), err
