@@ -70,7 +70,9 @@ func (t *Tools) RunContainer(ctx context.Context, o RunOptions) (*Container, err
 // RestoreContainerOptions say how to start a container from its images.
 type RestoreContainerOptions struct {
 	// ID is the new container's name. Bundle, absolute, is its bundle: that of the frozen container but for the
-	// cgroup. Restores that run at the same time need an id, a bundle and a work folder each.
+	// cgroup. Restores that run at the same time need an id, a bundle and a work folder each, and, if the bundles have
+	// bind mounts, a mount of the root file system each: runc 1.1 mounts the binds below it for a moment, and one of two that
+	// do so in one place may leave its mount behind.
 	ID, Bundle string
 	// RestoreOptions apply except for Config, which comes from the bundle, and Inherit, which runc does itself.
 	RestoreOptions

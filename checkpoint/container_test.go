@@ -93,7 +93,7 @@ func TestLazyRestoreIsServedByCRIUsOwnServer(t *testing.T) {
 	deleteLater(t, c)
 	s.write(t, "lazily")
 	s.expect(t, "lazily")
-	if err := server.Wait(); err != nil {
+	if err := server.Wait(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

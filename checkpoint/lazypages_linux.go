@@ -88,12 +88,19 @@ func waitReady(ctx context.Context, ready *os.File) error {
 // PID returns the server's process number.
 func (l *LazyPages) PID() int { return l.run.cmd.Process.Pid }
 
-// Wait waits until the server ends by itself and returns how it did.
-func (l *LazyPages) Wait() error {
-	if err := l.run.cmd.Wait(); err != nil {
-		return l.run.failure(err, "")
+// Wait waits until the server ends by itself and returns how it did. When ctx ends before, the server is killed, and whoever
+// it served has to be killed, too, as with Stop.
+func (l *LazyPages) Wait(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = l.run.cmd.Process.Kill() })
+	defer stop()
+	err := l.run.cmd.Wait()
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
 	}
-	return nil
+	return l.run.failure(err, "")
 }
 
 // Stop ends the server. Processes whose memory is not complete then read zeros in place of what is missing, so they

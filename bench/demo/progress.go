@@ -9,7 +9,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 
-	"thaw/bench/demo/internal/report"
+	"thaw/bench/lab"
 )
 
 // progress tells a person what is going on: a ticking line for each long step where there is a terminal, a line at its
@@ -78,8 +78,8 @@ func (p *progress) spin(name string) (end func()) {
 	}
 }
 
-// Run implements lab.Progress.
-func (p *progress) Run(n, total int, r report.Run) {
+// run tells of a measured run, the n-th of total.
+func (p *progress) run(n, total int, r *lab.Run) {
 	first := ""
 	if r.ToFirstResponse != nil {
 		first = fmt.Sprintf(", first response after %.3f s, a warm call takes %.3f s", *r.ToFirstResponse, *r.WarmCall)

@@ -8,13 +8,18 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"thaw/bench/result"
+	"thaw/checkpoint"
 )
 
 // Progress is told how far a run is. Calls come from one goroutine.
 type Progress interface {
+	// Step says that a step of the scenario's preparation begins.
+	Step(scenario, name string)
 	// Trial says that trial n of total of the scenario, in the given repetition, begins.
 	Trial(scenario, name string, repetition, n, total int)
 }
@@ -49,10 +54,15 @@ func (o *Options) setDefaults() {
 
 type silent struct{}
 
+func (silent) Step(string, string)                 {}
 func (silent) Trial(string, string, int, int, int) {}
 
-// ErrNothing is returned if the filter leaves nothing to run.
-var ErrNothing = errors.New("no trial matches the filter")
+var (
+	// ErrNothing is returned if the filter leaves nothing to run.
+	ErrNothing = errors.New("no trial matches the filter")
+	// ErrLeftOut is returned if none of the scenarios can be run here. It comes with their notes.
+	ErrLeftOut = errors.New("nothing can be run here")
+)
 
 // Run runs the scenarios, one after the other, and returns the document without its host.
 func Run(ctx context.Context, scenarios []Scenario, opts *Options) (*result.Document, error) {
@@ -62,14 +72,23 @@ func Run(ctx context.Context, scenarios []Scenario, opts *Options) (*result.Docu
 	if o.Filter != nil {
 		d.Settings.Filter = o.Filter.String()
 	}
+	var leftOut []string
 	for i := range scenarios {
 		s := &scenarios[i]
 		d.Settings.Scenarios = append(d.Settings.Scenarios, s.Name)
-		if err := runScenario(ctx, s, &o, d); err != nil {
+		plan, err := runScenario(ctx, s, &o, d)
+		if err != nil {
 			return nil, fmt.Errorf("scenario %s: %w", s.Name, err)
 		}
+		if plan.LeftOut {
+			leftOut = append(leftOut, plan.Notes...)
+		}
 	}
-	if len(d.Series) == 0 {
+	switch {
+	case len(d.Series) > 0:
+	case len(leftOut) > 0:
+		return nil, fmt.Errorf("%w: %s", ErrLeftOut, strings.Join(leftOut, " "))
+	default:
 		return nil, ErrNothing
 	}
 	d.Finish()
@@ -83,27 +102,32 @@ func Run(ctx context.Context, scenarios []Scenario, opts *Options) (*result.Docu
 	return d, nil
 }
 
-func runScenario(ctx context.Context, s *Scenario, o *Options, d *result.Document) (err error) {
+func runScenario(ctx context.Context, s *Scenario, o *Options, d *result.Document) (_ *Plan, err error) {
 	start := time.Now()
 	dir, err := os.MkdirTemp(o.Dir, "uffdbench-*")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	plan, err := s.Prepare(ctx, &Env{Quick: o.Quick, Dir: dir, CRIU: o.CRIU})
+	// A container that could not be cleaned up leaves mounts, one of them of the root file system: never delete across them.
+	defer func() { err = errors.Join(err, checkpoint.RemoveAll(dir)) }()
+	env := &Env{Quick: o.Quick, Dir: dir, CRIU: o.CRIU, filter: o.Filter, step: func(name string) { o.Progress.Step(s.Name, name) }}
+	plan, err := s.Prepare(ctx, env)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if plan.Close != nil {
 		defer func() { err = errors.Join(err, plan.Close()) }()
 	}
 	if err := repeat(ctx, s.Name, matching(plan.Trials, o.Filter), o, d); err != nil {
-		return err
+		return nil, err
+	}
+	if s.Derive != nil {
+		s.Derive(d)
 	}
 	d.Scenarios = append(d.Scenarios, result.Scenario{
 		Name: s.Name, Summary: s.Summary, Charts: s.Charts, Notes: plan.Notes, Seconds: time.Since(start).Seconds(),
 	})
-	return nil
+	return plan, nil
 }
 
 func matching(trials []Trial, filter *regexp.Regexp) []Trial {
@@ -121,10 +145,16 @@ func matching(trials []Trial, filter *regexp.Regexp) []Trial {
 
 // repeat runs the trials as often as asked for.
 func repeat(ctx context.Context, scenario string, trials []Trial, o *Options, d *result.Document) error {
-	n, total := 0, len(trials)*o.Repetitions
+	n, total := 0, 0
+	for i := range trials {
+		total += trials[i].repetitions(o.Repetitions)
+	}
 	for rep := range o.Repetitions {
-		for _, i := range order(len(trials), rep) {
+		for _, i := range order(trials, rep) {
 			t := &trials[i]
+			if !t.takesPart(rep, o.Repetitions) {
+				continue
+			}
 			n++
 			o.Progress.Trial(scenario, t.name(), rep+1, n, total)
 			runtime.GC() // so that no trial pays for the one before it
@@ -141,16 +171,26 @@ func repeat(ctx context.Context, scenario string, trials []Trial, o *Options, d 
 	return nil
 }
 
-// order returns the numbers below n: as they are at first, so that reports list the trials as their plan does, and shuffled
+// order returns the numbers of the trials: as they are at first, so that reports list them as their plan does, and shuffled
 // for each further repetition. What a trial leaves behind, such as free memory that the host has not taken back yet, helps or
-// hurts the one after it; that must not always be the same one.
-func order(n, rep int) []int {
-	if rep > 0 {
-		return rand.New(rand.NewPCG(1, uint64(rep))).Perm(n)
-	}
-	out := make([]int, n)
+// hurts the one after it; that must not always be the same one. Groups stay together.
+func order(trials []Trial, rep int) []int {
+	random := rand.New(rand.NewPCG(1, uint64(rep)))
+	out := make([]int, len(trials))
 	for i := range out {
 		out[i] = i
 	}
+	if rep > 0 {
+		out = random.Perm(len(trials))
+	}
+	var groups []string
+	for _, i := range out {
+		if g := trials[i].Group; !slices.Contains(groups, g) {
+			groups = append(groups, g)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b int) int {
+		return slices.Index(groups, trials[a].Group) - slices.Index(groups, trials[b].Group)
+	})
 	return out
 }

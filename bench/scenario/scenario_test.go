@@ -6,6 +6,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -162,5 +163,93 @@ func TestGoalsMayFixASettingAndHaveNoFloor(t *testing.T) {
 	got := Judge(d, s)
 	if len(got) != 2 || got[0].Reached != 1.2 || !got[0].Met || got[1].Met || got[1].Floor != 0 {
 		t.Errorf("goals are %+v", got)
+	}
+}
+
+func TestATrialWithABoundTakesPartInRepetitionsSpreadOverAll(t *testing.T) {
+	for _, tt := range []struct {
+		most, all int
+		want      []int
+	}{
+		{0, 3, []int{0, 1, 2}}, {5, 3, []int{0, 1, 2}}, {1, 1, []int{0}}, {2, 10, []int{0, 5}}, {3, 10, []int{0, 4, 7}},
+	} {
+		trial := Trial{MaxRepetitions: tt.most}
+		var got []int
+		for rep := range tt.all {
+			if trial.takesPart(rep, tt.all) {
+				got = append(got, rep)
+			}
+		}
+		if !slices.Equal(got, tt.want) || len(got) != trial.repetitions(tt.all) {
+			t.Errorf("at most %d of %d: %v, want %v", tt.most, tt.all, got, tt.want)
+		}
+	}
+}
+
+func TestGroupsStayTogetherInEachOrder(t *testing.T) {
+	trials := []Trial{{Group: "a"}, {Group: "b"}, {Group: "a"}, {Group: "b"}, {Group: "a"}, {Group: "b"}}
+	first := make(map[string]bool)
+	for rep := range 20 {
+		got := order(trials, rep)
+		changes := 0
+		for i := 1; i < len(got); i++ {
+			if trials[got[i]].Group != trials[got[i-1]].Group {
+				changes++
+			}
+		}
+		if changes != 1 || !slices.Equal(slices.Sorted(slices.Values(got)), []int{0, 1, 2, 3, 4, 5}) {
+			t.Errorf("repetition %d: %v", rep, got)
+		}
+		first[trials[got[0]].Group] = true
+	}
+	if len(first) != 2 {
+		t.Error("the same group is always the first")
+	}
+}
+
+func TestAScenarioKnowsWhatIsWantedTellsItsStepsAndDerivesSeries(t *testing.T) {
+	var s stage
+	sc := s.scenario("")
+	prepare := sc.Prepare
+	var wanted []bool
+	sc.Prepare = func(ctx context.Context, env *Env) (*Plan, error) {
+		wanted = append(wanted, env.Wants(result.P("size", "2"), "thaw"), env.Wants(result.P("size", "1"), "thaw"))
+		env.Step("a step")
+		return prepare(ctx, env)
+	}
+	sc.Derive = func(d *result.Document) {
+		d.Add("stage", result.P("size", "2"), "thaw", []result.Observation{{Metric: result.Metric{Name: "derived"}, Values: []float64{float64(len(d.Series))}}})
+	}
+	var told steps
+	d, err := Run(t.Context(), []Scenario{sc}, &Options{Repetitions: 1, Filter: regexp.MustCompile(`size=2/`), Progress: &told})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(wanted, []bool{true, false}) || !slices.Equal(told, []string{"stage: a step"}) {
+		t.Errorf("wanted %v, steps %v", wanted, told)
+	}
+	if derived := d.Find("stage", nil, "thaw", "derived"); derived == nil || derived.Median != 2 {
+		t.Errorf("derived %+v", derived)
+	}
+}
+
+// steps keeps what a run tells of its preparation.
+type steps []string
+
+func (s *steps) Step(scenario, name string)        { *s = append(*s, scenario+": "+name) }
+func (*steps) Trial(string, string, int, int, int) {}
+
+func TestWhatCannotRunHereIsNoErrorUnlessItIsAll(t *testing.T) {
+	out := Scenario{Name: "out", Prepare: func(context.Context, *Env) (*Plan, error) {
+		return &Plan{LeftOut: true, Notes: []string{"get a root file system"}}, nil
+	}}
+	var s stage
+	d, err := Run(t.Context(), []Scenario{out, s.scenario("")}, &Options{Repetitions: 1})
+	if err != nil || len(d.Scenarios) != 2 || len(d.Scenarios[0].Notes) != 1 {
+		t.Errorf("%+v, %v", d, err)
+	}
+	_, err = Run(t.Context(), []Scenario{out}, &Options{Repetitions: 1})
+	if !errors.Is(err, ErrLeftOut) || !strings.Contains(err.Error(), "get a root file system") {
+		t.Errorf("Run says %v", err)
 	}
 }

@@ -47,6 +47,18 @@ func (p *progress) Trial(scenario, name string, repetition, n, total int) {
 	}
 }
 
+// Step implements [scenario.Progress].
+func (p *progress) Step(scenario, name string) {
+	switch {
+	case p.silent:
+	case p.bar != nil && scenario == p.scenario:
+		p.bar.Describe(fmt.Sprintf("%-16s %s", scenario, name))
+	default:
+		p.done()
+		fmt.Fprintf(p.w, "%s: %s\n", scenario, name)
+	}
+}
+
 func (p *progress) begin(scenario string, total int) {
 	p.done()
 	p.scenario, p.told = scenario, time.Time{}

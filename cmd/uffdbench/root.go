@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"thaw/bench/restores"
 	"thaw/bench/scenario"
 	"thaw/bench/suite"
 	"thaw/cmd/internal/cli"
@@ -18,8 +19,8 @@ type app struct {
 	stdout, stderr io.Writer
 }
 
-// scenarios are all that there are, in the order in which they are run. Those that need containers join here.
-func scenarios() []scenario.Scenario { return slices.Concat(suite.All()) }
+// scenarios are all that there are, in the order in which they are run.
+func scenarios() []scenario.Scenario { return slices.Concat(suite.All(), restores.All()) }
 
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{

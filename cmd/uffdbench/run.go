@@ -44,7 +44,8 @@ func newRun(a *app) *cobra.Command {
 repetition of each trial. Progress, and the figures that were to be reached, go to standard error.
 
 A trial is one setting with one subject; its name is params/subject, as the progress shows it. --filter chooses trials by it.
-The baselines are compiled with the system's C compiler ($CC, or cc) at their first use. Needs root, or CAP_SYS_PTRACE.`,
+The baselines are compiled with the system's C compiler ($CC, or cc) at their first use. Needs root. Scenarios with containers need what
+"make deps build" provides, are run from the root of the repository, and empty the page cache; without the parts they are left out.`,
 		Example: `  uffdbench run
   uffdbench run fault sessions --reps 20 --json run.json --html run.html
   uffdbench run fault --filter 'threads=1/(thaw|c-poll)'
@@ -97,8 +98,11 @@ func (a *app) run(ctx context.Context, names []string, f *runFlags) error {
 	d, err := scenario.Run(ctx, chosen, opts)
 	p.done()
 	err = errors.Join(err, stopProfile())
-	if errors.Is(err, scenario.ErrNothing) {
+	switch {
+	case errors.Is(err, scenario.ErrNothing):
 		return cli.Usagef("--filter %s: %v", f.filter, err)
+	case errors.Is(err, scenario.ErrLeftOut):
+		return &cli.Error{Code: cli.Missing, Err: err}
 	}
 	if err != nil {
 		return err

@@ -44,26 +44,49 @@ func (r PageRange) end() uint64 { return r.Addr + r.Pages*restore.PageSize }
 func (im *Images) mappable(t *Task) ([]PageRange, error) {
 	mem := &taskMemory{im: im, runs: t.Lazy}
 	var out []PageRange
-	mappings := im.memory[t.PID].mappings
-	for i := range mappings {
-		m := &mappings[i]
-		if !m.lazy() || !m.fitForFile() {
-			continue
-		}
-		found, err := mem.find(m)
+	for rest := im.memory[t.PID].mappings; len(rest) > 0; {
+		n := joined(rest)
+		found, err := mem.find(rest[:n])
 		if err != nil {
 			return nil, fmt.Errorf("look for the memory of allocators in task %d: %w", t.PID, err)
 		}
-		for _, r := range found {
-			out = append(out, PageRange{r.Start, (r.End - r.Start) / restore.PageSize})
-		}
+		out = append(out, split(found, rest[:n])...)
+		rest = rest[n:]
 	}
 	return out, nil
 }
 
+// joined returns how many of the mappings, from the first on, have to be looked at together: advice for a part of an
+// allocator's block cuts its mapping.
+func joined(mappings []mapping) int {
+	n := 1
+	for n < len(mappings) && mappings[n-1].joins(&mappings[n]) {
+		n++
+	}
+	return n
+}
+
+// joins reports whether next may hold the rest of a block that begins in m.
+func (m *mapping) joins(next *mapping) bool {
+	return m.end == next.start && m.fitForFile() && next.fitForFile() && (m.status|next.status)&statusHeap == 0
+}
+
+// split cuts the ranges at the borders of the mappings that they lie in.
+func split(found []heap.Range, mappings []mapping) []PageRange {
+	var out []PageRange
+	for _, m := range mappings {
+		for _, r := range found {
+			if start, end := max(r.Start, m.start), min(r.End, m.end); start < end {
+				out = append(out, PageRange{start, (end - start) / restore.PageSize})
+			}
+		}
+	}
+	return out
+}
+
 // fitForFile reports whether the mapping could be one of a file, as far as that does not depend on who uses it.
 func (m *mapping) fitForFile() bool {
-	return m.end-m.start >= minMappable && m.prot == protRead|protWrite && m.madvise&^madvHarmless == 0 &&
+	return m.lazy() && m.prot == protRead|protWrite && m.madvise&^madvHarmless == 0 &&
 		// Not a stack, nor an arena of glibc's, which shrinks with MADV_DONTNEED and grows again.
 		m.flags&^(mapPrivate|mapAnonymous) == 0
 }
@@ -76,19 +99,27 @@ type taskMemory struct {
 
 var _ heap.Memory = (*taskMemory)(nil)
 
-// find looks for the memory of allocators in a mapping.
-func (m *taskMemory) find(of *mapping) ([]heap.Range, error) {
+// find looks for the memory of allocators in mappings that are looked at together.
+func (m *taskMemory) find(in []mapping) ([]heap.Range, error) {
+	first := &in[0]
+	if !first.fitForFile() {
+		return nil, nil
+	}
 	var content uint64
-	for i := m.at(of.start); i < len(m.runs) && m.runs[i].Addr < of.end; i++ {
+	for i := m.at(first.start); i < len(m.runs) && m.runs[i].Addr < in[len(in)-1].end; i++ {
 		content += m.runs[i].Pages * restore.PageSize
 	}
 	if content < minMappable {
 		return nil, nil // a thread's stack, mostly
 	}
-	if of.status&statusHeap != 0 {
-		return heap.Brk(m, of.start, of.end)
+	if first.status&statusHeap != 0 {
+		return heap.Brk(m, first.start, first.end)
 	}
-	return heap.Mapped(m, of.start, of.end)
+	var ranges []heap.Range
+	for _, mapping := range in {
+		ranges = append(ranges, heap.Range{Start: mapping.start, End: mapping.end})
+	}
+	return heap.Mapped(m, ranges...)
 }
 
 // at returns the index of the first run that ends after addr.

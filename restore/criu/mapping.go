@@ -38,8 +38,7 @@ const (
 	madvHarmless = 1<<madvDontFork | 1<<madvHugePage | 1<<madvNoHugePage | 1<<madvDontDump
 )
 
-// minMappable is the size in bytes of the smallest mapping in which it is worthwhile to look for memory that a file could
-// hold.
+// minMappable is the content in bytes from which on it is worthwhile to look in a mapping for memory that a file could hold.
 const minMappable = 256 << 10
 
 // addressLimit is the end of the user addresses of x86-64 with five levels of page tables.

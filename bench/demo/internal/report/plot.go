@@ -15,6 +15,8 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgimg"
 	"gonum.org/v1/plot/vg/vgsvg"
+
+	"thaw/bench/lab"
 )
 
 const (
@@ -68,9 +70,9 @@ func (r *Report) draw(c draw.Canvas) {
 
 	panels := draw.Crop(c, 0, 0, 0, -vg.Points(44))
 	middle := panels.Size().X * 0.54
-	left := r.panel("To the first response", "seconds", Modes()[:4], func(r *Run) *float64 { return r.ToFirstResponse })
+	left := r.panel("To the first response", "seconds", lab.Modes()[:4], func(r *Run) *float64 { return r.ToFirstResponse })
 	left.Draw(draw.Crop(panels, 0, middle-panels.Size().X-vg.Points(8), 0, 0))
-	right := r.panel("Overhead: first response, less a warm call, less the floor", "seconds", Modes()[1:4],
+	right := r.panel("Overhead: first response, less a warm call, less the floor", "seconds", lab.Modes()[1:4],
 		func(r *Run) *float64 { return r.Overhead })
 	right.Draw(draw.Crop(panels, middle+vg.Points(8), 0, 0, 0))
 }
@@ -86,15 +88,15 @@ func drawKey(c draw.Canvas, style text.Style) {
 	style.YAlign = text.YCenter
 	side := vg.Points(9)
 	at := vg.Point{X: c.Max.X - vg.Points(190), Y: c.Max.Y - vg.Points(8)}
-	for _, cache := range Caches() {
-		fill(c, vg.Rectangle{Min: at.Sub(vg.Point{Y: side / 2}), Max: at.Add(vg.Point{X: side, Y: side / 2})}, shade(CRIUEager, cache))
+	for _, cache := range lab.Caches() {
+		fill(c, vg.Rectangle{Min: at.Sub(vg.Point{Y: side / 2}), Max: at.Add(vg.Point{X: side, Y: side / 2})}, shade(lab.CRIUEager, cache))
 		c.FillText(style, at.Add(vg.Point{X: side + vg.Points(4)}), string(cache)+" page cache")
 		at.X += vg.Points(90)
 	}
 }
 
 // panel makes a plot with a group of bars for each mode, one bar for each cache state.
-func (r *Report) panel(title, unit string, modes []Mode, figure func(*Run) *float64) *plot.Plot {
+func (r *Report) panel(title, unit string, modes []lab.Mode, figure func(*Run) *float64) *plot.Plot {
 	p := plot.New()
 	p.Title.Text = title
 	for _, font := range []*font.Font{&p.Title.TextStyle.Font, &p.X.Label.TextStyle.Font, &p.X.Tick.Label.Font, &p.Y.Tick.Label.Font} {
@@ -113,7 +115,7 @@ func (r *Report) panel(title, unit string, modes []Mode, figure func(*Run) *floa
 		// The first mode is on top, and the y axis points up.
 		y := float64(len(modes) - 1 - row)
 		b.centers = append(b.centers, y)
-		for i, cache := range Caches() {
+		for i, cache := range lab.Caches() {
 			bar := bar{mode: mode, cache: cache, y: y + 0.21 - 0.42*float64(i)}
 			for k := range r.Runs {
 				if run := &r.Runs[k]; run.Mode == mode && run.Cache == cache {
@@ -137,15 +139,15 @@ func (r *Report) panel(title, unit string, modes []Mode, figure func(*Run) *floa
 
 // bars draws horizontal bars with their medians, and a dot for each value.
 type bars struct {
-	modes   []Mode
+	modes   []lab.Mode
 	centers []float64 // of each mode's group
 	bars    []bar
 	style   text.Style
 }
 
 type bar struct {
-	mode   Mode
-	cache  Cache
+	mode   lab.Mode
+	cache  lab.Cache
 	y      float64
 	values []float64
 }
@@ -231,28 +233,28 @@ func fill(c draw.Canvas, r vg.Rectangle, col color.Color) {
 	c.Fill(r.Path())
 }
 
-func label(m Mode) string {
+func label(m lab.Mode) string {
 	switch m {
-	case Cold:
+	case lab.Cold:
 		return "cold start"
-	case CRIUEager:
+	case lab.CRIUEager:
 		return "CRIU, eager"
-	case CRIULazy:
+	case lab.CRIULazy:
 		return "CRIU, lazy"
-	case Thaw:
+	case lab.Thaw:
 		return "Thaw"
 	}
 	return string(m)
 }
 
 // shade returns the color of a bar: Thaw's are blue and the others grey, and those of the dropped cache are lighter.
-func shade(m Mode, cache Cache) color.Color {
+func shade(m lab.Mode, cache lab.Cache) color.Color {
 	switch {
-	case m == Thaw && cache == Warm:
+	case m == lab.Thaw && cache == lab.Warm:
 		return color.RGBA{R: 0x1f, G: 0x6f, B: 0xb5, A: 0xff}
-	case m == Thaw:
+	case m == lab.Thaw:
 		return color.RGBA{R: 0x8f, G: 0xbf, B: 0xe6, A: 0xff}
-	case cache == Warm:
+	case cache == lab.Warm:
 		return color.RGBA{R: 0x77, G: 0x7c, B: 0x85, A: 0xff}
 	}
 	return color.RGBA{R: 0xc4, G: 0xc8, B: 0xce, A: 0xff}

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"thaw/bench/lab"
 )
 
 func value(v float64) *float64 { return &v }
@@ -40,9 +42,9 @@ func TestMedianOfOddAndEvenNumbersOfValues(t *testing.T) {
 }
 
 // run makes a run in the warm cache.
-func run(mode Mode, running, first, w float64) Run {
-	r := Run{Mode: mode, Cache: Warm, ToRunning: running}
-	if mode != Floor {
+func run(mode lab.Mode, running, first, w float64) Run {
+	r := Run{Run: lab.Run{Mode: mode, Cache: lab.Warm, ToRunning: running}}
+	if mode != lab.Floor {
 		r.ToFirstResponse, r.WarmCall = &first, &w
 	}
 	return r
@@ -50,30 +52,30 @@ func run(mode Mode, running, first, w float64) Run {
 
 func TestOverheadIsFirstResponseLessWLessTheMedianFloor(t *testing.T) {
 	runs := []Run{
-		run(Floor, 0.1, 0, 0), run(Floor, 0.2, 0, 0), run(Floor, 0.9, 0, 0),
-		run(Thaw, 0.2, 0.5, 0.05),
-		run(CRIUEager, 0.8, 1.25, 0.05),
-		run(Cold, 0.1, 5, 0.05),
+		run(lab.Floor, 0.1, 0, 0), run(lab.Floor, 0.2, 0, 0), run(lab.Floor, 0.9, 0, 0),
+		run(lab.Thaw, 0.2, 0.5, 0.05),
+		run(lab.CRIUEager, 0.8, 1.25, 0.05),
+		run(lab.Cold, 0.1, 5, 0.05),
 		// Another cache state's floor is another floor.
-		{Mode: Floor, Cache: Dropped, ToRunning: 100},
+		{Run: lab.Run{Mode: lab.Floor, Cache: lab.Dropped, ToRunning: 100}},
 	}
-	s := Summarize("w", Snapshot{}, runs, Goals{ColdToThaw: map[Cache]float64{Warm: 10}, ThawToEager: 0.2, ThawToLazy: 0.5})
+	s := Summarize("w", lab.Snapshot{}, runs, Goals{ColdToThaw: map[lab.Cache]float64{lab.Warm: 10}, ThawToEager: 0.2, ThawToLazy: 0.5})
 	approx := cmp.Comparer(func(a, b float64) bool { return math.Abs(a-b) < 1e-9 })
 
-	if diff := cmp.Diff(value(0.25), s.Medians[Warm][Thaw].Overhead, approx); diff != "" {
+	if diff := cmp.Diff(value(0.25), s.Medians[lab.Warm][lab.Thaw].Overhead, approx); diff != "" {
 		t.Errorf("overhead of thaw (-want +got):\n%s", diff)
 	}
-	if s.Medians[Warm][Cold].Overhead != nil {
+	if s.Medians[lab.Warm][lab.Cold].Overhead != nil {
 		t.Error("a cold start brings no memory and has an overhead")
 	}
 	want := Ratios{ColdToThaw: value(10), ThawToEager: value(0.25)}
-	if diff := cmp.Diff(want, s.Ratios[Warm], approx); diff != "" {
+	if diff := cmp.Diff(want, s.Ratios[lab.Warm], approx); diff != "" {
 		t.Errorf("ratios (-want +got):\n%s", diff)
 	}
 	// CRIU's server did not run, so that goal is neither met nor missed.
 	targets := []Target{
-		{Name: "first response, cold start over thaw", Cache: Warm, Want: 10, AtLeast: true, Reached: 10, Met: true},
-		{Name: "overhead, thaw over CRIU eager", Cache: Warm, Want: 0.2, Reached: 0.25},
+		{Name: "first response, cold start over thaw", Cache: lab.Warm, Want: 10, AtLeast: true, Reached: 10, Met: true},
+		{Name: "overhead, thaw over CRIU eager", Cache: lab.Warm, Want: 0.2, Reached: 0.25},
 	}
 	if diff := cmp.Diff(targets, s.Targets, approx); diff != "" {
 		t.Errorf("targets (-want +got):\n%s", diff)
@@ -81,8 +83,8 @@ func TestOverheadIsFirstResponseLessWLessTheMedianFloor(t *testing.T) {
 }
 
 func TestWithoutAFloorThereIsNoOverhead(t *testing.T) {
-	s := Summarize("w", Snapshot{}, []Run{run(Thaw, 0.2, 0.5, 0.05), run(CRIUEager, 0.8, 1, 0.05)}, Goals{ThawToEager: 0.5})
-	if s.Medians[Warm][Thaw].Overhead != nil || s.Ratios[Warm].ThawToEager != nil || len(s.Targets) != 0 {
+	s := Summarize("w", lab.Snapshot{}, []Run{run(lab.Thaw, 0.2, 0.5, 0.05), run(lab.CRIUEager, 0.8, 1, 0.05)}, Goals{ThawToEager: 0.5})
+	if s.Medians[lab.Warm][lab.Thaw].Overhead != nil || s.Ratios[lab.Warm].ThawToEager != nil || len(s.Targets) != 0 {
 		t.Errorf("summary is %+v", s)
 	}
 }
@@ -151,9 +153,9 @@ func TestTableShowsEachModeInEachCacheStateAndTheVerdicts(t *testing.T) {
 	if err := sample().WriteTable(&table); err != nil {
 		t.Fatal(err)
 	}
-	for _, mode := range Modes() {
-		if n := strings.Count(table.String(), " "+string(mode)+" "); n < len(Caches()) {
-			t.Errorf("mode %s is in %d lines, want %d:\n%s", mode, n, len(Caches()), &table)
+	for _, mode := range lab.Modes() {
+		if n := strings.Count(table.String(), " "+string(mode)+" "); n < len(lab.Caches()) {
+			t.Errorf("mode %s is in %d lines, want %d:\n%s", mode, n, len(lab.Caches()), &table)
 		}
 	}
 	if !strings.Contains(table.String(), "met     first response, cold start over thaw, warm cache: 19.31 (at least 10)") {
@@ -205,8 +207,8 @@ func TestPlotsAreWritten(t *testing.T) {
 }
 
 func TestPlotOfAReportWithoutThawOrFloorIsDrawn(t *testing.T) {
-	runs := []Run{run(Cold, 0.1, 5, 0.1)}
-	r := &Report{Runs: runs, Summary: Summarize("w", Snapshot{}, runs, Goals{})}
+	runs := []Run{run(lab.Cold, 0.1, 5, 0.1)}
+	r := &Report{Runs: runs, Summary: Summarize("w", lab.Snapshot{}, runs, Goals{})}
 	if err := r.WritePlot(filepath.Join(t.TempDir(), "report.png")); err != nil {
 		t.Error(err)
 	}

@@ -1,15 +1,19 @@
 package report
 
-import "slices"
+import (
+	"slices"
+
+	"thaw/bench/lab"
+)
 
 // Summary is what the runs come to.
 type Summary struct {
-	Workload string   `json:"workload"`
-	Snapshot Snapshot `json:"snapshot"`
+	Workload string       `json:"workload"`
+	Snapshot lab.Snapshot `json:"snapshot"`
 	// Medians holds the medians by cache state and mode.
-	Medians map[Cache]map[Mode]Medians `json:"medians"`
+	Medians map[lab.Cache]map[lab.Mode]Medians `json:"medians"`
 	// Ratios compares Thaw's medians with the other modes'.
-	Ratios map[Cache]Ratios `json:"ratios"`
+	Ratios map[lab.Cache]Ratios `json:"ratios"`
 	// Targets are the figures to reach, with what was reached. Empty if the modes that they compare did not run.
 	Targets []Target `json:"targets"`
 }
@@ -37,8 +41,8 @@ type Ratios struct {
 
 // Target is a figure to reach.
 type Target struct {
-	Name  string `json:"name"`
-	Cache Cache  `json:"cache"`
+	Name  string    `json:"name"`
+	Cache lab.Cache `json:"cache"`
 	// Want is the bound: Reached must be at least that much if AtLeast is set, at most that much otherwise.
 	Want    float64 `json:"want"`
 	AtLeast bool    `json:"at_least"`
@@ -49,29 +53,29 @@ type Target struct {
 // Goals are the figures that a workload is to reach. A zero goal is none.
 type Goals struct {
 	// ColdToThaw is by cache state: so many times sooner than a cold start.
-	ColdToThaw map[Cache]float64
+	ColdToThaw map[lab.Cache]float64
 	// ThawToEager and ThawToLazy bound the overhead, in both cache states.
 	ThawToEager, ThawToLazy float64
 }
 
 // Summarize fills in the overheads of the runs and returns what the runs come to.
-func Summarize(workload string, snapshot Snapshot, runs []Run, goals Goals) Summary {
+func Summarize(workload string, snapshot lab.Snapshot, runs []Run, goals Goals) Summary {
 	s := Summary{
 		Workload: workload,
 		Snapshot: snapshot,
-		Medians:  make(map[Cache]map[Mode]Medians),
-		Ratios:   make(map[Cache]Ratios),
+		Medians:  make(map[lab.Cache]map[lab.Mode]Medians),
+		Ratios:   make(map[lab.Cache]Ratios),
 		Targets:  []Target{},
 	}
-	for _, cache := range Caches() {
+	for _, cache := range lab.Caches() {
 		setOverheads(runs, cache)
-		for _, mode := range Modes() {
+		for _, mode := range lab.Modes() {
 			some := slices.DeleteFunc(slices.Clone(runs), func(r Run) bool { return r.Cache != cache || r.Mode != mode })
 			if len(some) == 0 {
 				continue
 			}
 			if s.Medians[cache] == nil {
-				s.Medians[cache] = make(map[Mode]Medians)
+				s.Medians[cache] = make(map[lab.Mode]Medians)
 			}
 			s.Medians[cache][mode] = medians(some)
 		}
@@ -84,17 +88,17 @@ func Summarize(workload string, snapshot Snapshot, runs []Run, goals Goals) Summ
 }
 
 // setOverheads sets the overhead of each run in the given cache state. Without a floor there is none.
-func setOverheads(runs []Run, cache Cache) {
+func setOverheads(runs []Run, cache lab.Cache) {
 	var floors []float64
 	for _, r := range runs {
-		if r.Mode == Floor && r.Cache == cache {
+		if r.Mode == lab.Floor && r.Cache == cache {
 			floors = append(floors, r.ToRunning)
 		}
 	}
 	floor := Median(floors)
 	for i := range runs {
 		r := &runs[i]
-		if r.Cache != cache || r.Mode == Cold || floor == nil || r.ToFirstResponse == nil || r.WarmCall == nil {
+		if r.Cache != cache || r.Mode == lab.Cold || floor == nil || r.ToFirstResponse == nil || r.WarmCall == nil {
 			continue
 		}
 		overhead := *r.ToFirstResponse - *r.WarmCall - *floor
@@ -148,11 +152,11 @@ func Median(values []float64) *float64 {
 	return &middle
 }
 
-func ratios(m map[Mode]Medians) Ratios {
+func ratios(m map[lab.Mode]Medians) Ratios {
 	return Ratios{
-		ColdToThaw:  quotient(m[Cold].ToFirstResponse, m[Thaw].ToFirstResponse),
-		ThawToEager: quotient(m[Thaw].Overhead, m[CRIUEager].Overhead),
-		ThawToLazy:  quotient(m[Thaw].Overhead, m[CRIULazy].Overhead),
+		ColdToThaw:  quotient(m[lab.Cold].ToFirstResponse, m[lab.Thaw].ToFirstResponse),
+		ThawToEager: quotient(m[lab.Thaw].Overhead, m[lab.CRIUEager].Overhead),
+		ThawToLazy:  quotient(m[lab.Thaw].Overhead, m[lab.CRIULazy].Overhead),
 	}
 }
 
@@ -165,7 +169,7 @@ func quotient(a, b *float64) *float64 {
 	return &q
 }
 
-func targets(cache Cache, r Ratios, goals Goals) []Target {
+func targets(cache lab.Cache, r Ratios, goals Goals) []Target {
 	var all []Target
 	add := func(name string, want float64, atLeast bool, reached *float64) {
 		if want == 0 || reached == nil {

@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+
+	"thaw/bench/lab"
 )
 
 // maxBusy is the part of all cores that may be in use before the runs without a warning.
@@ -17,8 +19,8 @@ func (r *Report) WriteTable(w io.Writer) error {
 		r.Summary.Workload, len(r.Runs), r.Host.CPU, r.Host.Cores, r.Host.Kernel)
 	tab := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(tab, "cache\tmode\tto running\tfirst response\tW\toverhead\tread\tfaults served\t")
-	for _, cache := range Caches() {
-		for _, mode := range Modes() {
+	for _, cache := range lab.Caches() {
+		for _, mode := range lab.Modes() {
 			m, ok := r.Summary.Medians[cache][mode]
 			if !ok {
 				continue

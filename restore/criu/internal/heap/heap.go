@@ -25,22 +25,28 @@ func Brk(mem Memory, start, end uint64) (found []Range, err error) {
 	return []Range{{start, end}}, nil
 }
 
-// Mapped returns the ranges of an anonymous mapping, [start, end), that are chunks of glibc's malloc with a mapping of their
-// own or pools of CPython's obmalloc, ascending. The kernel merges such mappings with their neighbors, so they may lie
-// anywhere in it.
+// Mapped returns the ranges of anonymous mappings that are chunks of glibc's malloc with a mapping of their own or pools of
+// CPython's obmalloc, ascending. Each of the mappings but the first begins where the one before it ends, and there is at least one.
+//
+// The kernel merges such mappings with their neighbors, so what is looked for may lie anywhere; and madvise(2) on a part of a
+// chunk cuts its mapping (numpy asks for huge pages so), so it may lie across several.
 //
 // Chunks whose block is aligned to pages are not among them: who asks for such a block may use madvise on it.
 //
 // The first page of a chunk is left out. realloc lets the kernel grow such a chunk with mremap(2), and a file mapping would grow by
 // what follows in the file, or past its end. mremap refuses to grow what is more than one mapping, and realloc copies then; and
 // what is left of a chunk that shrinks begins with that page.
-func Mapped(mem Memory, start, end uint64) (found []Range, err error) {
-	w := window{mem: mem, start: start, end: end}
+func Mapped(mem Memory, mappings ...Range) (found []Range, err error) {
+	w := window{mem: mem, start: mappings[0].Start, end: mappings[len(mappings)-1].End}
 	// The kernel chooses the start of a mapping, and where a chunk or an arena ends the next one begins. Elsewhere the header
 	// of a chunk would be too weak a sign: 16 bytes, and anything may lie in memory.
-	anchor := Range{start, start}
-	for at := start; at < end; {
-		size, plain, err := chunkAt(&w, at, anchor.Start <= at && at <= anchor.End)
+	anchor := Range{w.start, w.start}
+	for at := w.start; at < w.end; {
+		for len(mappings) > 0 && mappings[0].Start < at {
+			mappings = mappings[1:]
+		}
+		begins := len(mappings) > 0 && mappings[0].Start == at
+		size, plain, err := chunkAt(&w, at, begins || anchor.Start <= at && at <= anchor.End)
 		if err != nil {
 			return nil, err
 		}
@@ -82,7 +88,7 @@ func appendRange(ranges []Range, r Range) []Range {
 // windowSize is how much is read at a time where one header follows close on the other.
 const windowSize = 1 << 18
 
-// A window reads a mapping in pieces that are large enough.
+// A window reads mappings in pieces that are large enough.
 type window struct {
 	mem        Memory
 	start, end uint64

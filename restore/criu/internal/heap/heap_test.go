@@ -114,6 +114,30 @@ func pools(m memory, off uint64, n int, class, arena uint64) (first uint64) {
 	return first
 }
 
+func TestABlockWhoseMappingWasCutIsFound(t *testing.T) {
+	const mib = 1 << 20
+	m := noise(6 * mib)
+	block(m, 0, 3*mib)
+	block(m, 4*mib, 2*mib)
+	// As numpy leaves them: all but the first page of a block has another advice. Between them is something else.
+	cut := []Range{
+		{base, base + pageSize}, {base + pageSize, base + 3*mib}, {base + 3*mib, base + 4*mib}, {base + 4*mib, base + 4*mib + pageSize},
+		{base + 4*mib + pageSize, base + 6*mib},
+	}
+	want := []Range{{base + pageSize, base + 3*mib}, {base + 4*mib + pageSize, base + 6*mib}}
+	got, err := Mapped(m, cut...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	// In one mapping the second block begins nowhere in particular.
+	if got, err = Mapped(m, Range{base, m.end()}); err != nil || len(got) != 1 {
+		t.Errorf("in one mapping: %v, %v", got, err)
+	}
+}
+
 func TestMemoryOfAllocatorsIsFoundWithoutTheFirstPageOfABlock(t *testing.T) {
 	const mib = 1 << 20
 	for _, tt := range []struct {
@@ -172,7 +196,7 @@ func TestMemoryOfAllocatorsIsFoundWithoutTheFirstPageOfABlock(t *testing.T) {
 			for _, r := range tt.want {
 				want = append(want, Range{base + r.Start, base + r.End})
 			}
-			got, err := Mapped(m, base, m.end())
+			got, err := Mapped(m, Range{base, m.end()})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -218,7 +242,7 @@ func TestMemoryThatCannotBeReadIsAnError(t *testing.T) {
 	if _, err := Brk(broken{}, base, base+1<<20); !errors.Is(err, errBroken) {
 		t.Errorf("Brk: %v", err)
 	}
-	if _, err := Mapped(broken{}, base, base+1<<20); !errors.Is(err, errBroken) {
+	if _, err := Mapped(broken{}, Range{base, base + 1<<20}); !errors.Is(err, errBroken) {
 		t.Errorf("Mapped: %v", err)
 	}
 }
@@ -237,7 +261,7 @@ func FuzzFind(f *testing.F) {
 		if err != nil || len(brk) > 1 {
 			t.Fatalf("Brk: %v, %v", brk, err)
 		}
-		found, err := Mapped(m, base, m.end())
+		found, err := Mapped(m, Range{base, m.end()})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,12 +2,10 @@ package lab
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // bytesRead returns what the machine has read from its disks since it started. The kernel counts it in KiB.
@@ -67,58 +65,4 @@ func anonymousMemory(pid int) (uint64, error) {
 		}
 	}
 	return 0, lines.Err()
-}
-
-// cpuTimes are the times of all cores together since the machine started, in the kernel's ticks.
-type cpuTimes struct{ idle, total uint64 }
-
-func readCPUTimes() (cpuTimes, error) {
-	data, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return cpuTimes{}, err
-	}
-	line, _, _ := strings.Cut(string(data), "\n")
-	fields := strings.Fields(line)
-	// cpu user nice system idle iowait irq softirq steal; guest times behind them are part of user already.
-	if len(fields) < 9 || fields[0] != "cpu" {
-		return cpuTimes{}, fmt.Errorf("/proc/stat: unexpected line %q", line)
-	}
-	var t cpuTimes
-	for i, field := range fields[1:9] {
-		n, err := strconv.ParseUint(field, 10, 64)
-		if err != nil {
-			return cpuTimes{}, fmt.Errorf("/proc/stat: %w", err)
-		}
-		t.total += n
-		if i == 3 || i == 4 {
-			t.idle += n
-		}
-	}
-	return t, nil
-}
-
-// busy returns the part of all cores' time between two readings that was not idle.
-func busy(before, after cpuTimes) float64 {
-	total := after.total - before.total
-	if total == 0 {
-		return 0
-	}
-	return 1 - float64(after.idle-before.idle)/float64(total)
-}
-
-// measureBusy returns the part of all cores that is in use during the given time.
-func measureBusy(ctx context.Context, during time.Duration) (float64, error) {
-	before, err := readCPUTimes()
-	if err != nil {
-		return 0, err
-	}
-	timer := time.NewTimer(during)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
-	case <-timer.C:
-	}
-	after, err := readCPUTimes()
-	return busy(before, after), err
 }

@@ -4,13 +4,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"thaw/bench/demo/internal/report"
 	"thaw/internal/testenv"
 )
 
@@ -100,19 +100,6 @@ func TestOwnCountersAreRead(t *testing.T) {
 	}
 }
 
-func TestBusyIsThePartThatWasNotIdle(t *testing.T) {
-	if got := busy(cpuTimes{idle: 100, total: 200}, cpuTimes{idle: 175, total: 300}); got != 0.25 {
-		t.Errorf("75 idle ticks of 100 are %v busy", got)
-	}
-	if got := busy(cpuTimes{}, cpuTimes{}); got != 0 {
-		t.Errorf("no time at all is %v busy", got)
-	}
-	got, err := measureBusy(t.Context(), time.Millisecond)
-	if err != nil || got < 0 || got > 1 {
-		t.Errorf("this machine is %v busy, %v", got, err)
-	}
-}
-
 func TestAllFilesBelowAFolderAreReadAndFoldersThatAreNotThereAreFine(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "a"), 0o700); err != nil {
@@ -162,55 +149,131 @@ func TestWorkloadsAreThereWithTheirScripts(t *testing.T) {
 	}
 }
 
-// A whole demo, with one round, in the modes that need neither a terminal nor minutes.
-func TestFrozenContainerGivesTheSameAnswerInAllModes(t *testing.T) {
+func TestAMissingPartIsNamedWithTheWayToGetIt(t *testing.T) {
+	dir := t.TempDir()
+	for _, variable := range []string{"THAW_CRIU", "THAW_ROOTFS"} {
+		t.Setenv(variable, "")
+	}
+	t.Setenv("THAW_DEPS", dir)
+	_, err := FindParts("")
+	if !errors.Is(err, ErrPartMissing) || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "make deps") {
+		t.Errorf("FindParts says %v", err)
+	}
+}
+
+func TestTablesDifferInTheirOwnPartOnly(t *testing.T) {
+	a, b := Table(64, 1), Table(64, 2)
+	if slices.Equal(a.Args, b.Args) || a.Script != b.Script || !slices.Equal(a.Sentences, b.Sentences) {
+		t.Errorf("tables are %+v and %+v", a, b)
+	}
+}
+
+// newLab makes a lab that is closed, and whose folder must be empty, at the end of the test.
+func newLab(t *testing.T) *Lab {
+	t.Helper()
 	testenv.NeedRoot(t)
 	testenv.NeedUserfaultfd(t)
 	if testing.Short() {
-		t.Skip("starts a container with torch several times, which takes a minute: run without -short")
+		t.Skip("starts containers many times, which takes a minute: run without -short")
 	}
-	w, err := FindWorkload("minilm")
+	dir, err := os.MkdirTemp("", "thaw-lab")
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "thaw-demo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Not os.RemoveAll: Close removes what may have mounts below it, and Remove fails if something is left.
-	t.Cleanup(func() {
-		if err := os.Remove(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	l, err := New(t.Context(), Config{
-		Workload: w,
-		Rounds:   1,
-		Modes:    []report.Mode{report.CRIUEager, report.CRIULazy},
-		Dir:      dir,
+	parts := Parts{
 		Examples: filepath.Join(testenv.RepoRoot(t), "examples"),
 		Rootfs:   testenv.Rootfs(t),
 		CRIU:     testenv.CRIU(t),
 		Runc:     testenv.Runc(t),
-	})
+	}
+	l, err := New(t.Context(), Config{Parts: parts, Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		if err := l.Close(); err != nil {
+	t.Cleanup(func() {
+		// Not os.RemoveAll: Close removes what may have mounts below it, and Remove fails if something is left.
+		if err := errors.Join(l.Close(), os.Remove(dir)); err != nil {
 			t.Error(err)
 		}
-	}()
-	r, err := l.Measure(t.Context())
+	})
+	return l
+}
+
+// freeze freezes a workload and prepares the modes that need no program of ours.
+func freeze(t *testing.T, l *Lab, workload string) *Frozen {
+	t.Helper()
+	w, err := FindWorkload(workload)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Runs) != 4 {
-		t.Errorf("%d runs, want 4", len(r.Runs))
+	f, err := l.Freeze(t.Context(), w)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, run := range r.Runs {
-		if run.Answer != l.want.SHA256 || run.ToFirstResponse == nil || *run.ToFirstResponse < run.ToRunning {
-			t.Errorf("run is %+v", run)
+	if err := l.Prepare(t.Context(), Cold, CRIUEager, CRIULazy); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestFrozenContainerGivesTheSameAnswerInAllModes(t *testing.T) {
+	l := newLab(t)
+	for _, workload := range []string{"small", "medium", "minilm"} {
+		f := freeze(t, l, workload)
+		if err := l.CountFaults(t.Context(), f); err != nil {
+			t.Fatal(err)
 		}
+		for _, mode := range []Mode{Cold, CRIUEager, CRIULazy} {
+			for _, cache := range Caches() {
+				r, err := l.Measure(t.Context(), f, mode, cache)
+				if err != nil {
+					t.Fatalf("%s, %s, %s cache: %v", workload, mode, cache, err)
+				}
+				if r.Answer != f.want.SHA256 || *r.ToFirstResponse < r.ToRunning || *r.WarmCall <= 0 {
+					t.Errorf("%s: run is %+v", workload, r)
+				}
+				if mode == CRIULazy && (r.FaultsServed == nil || *r.FaultsServed == 0) {
+					t.Errorf("%s: a lazy restore served %v faults", workload, r.FaultsServed)
+				}
+			}
+		}
+	}
+}
+
+func TestContainersOfABurstAllAnswer(t *testing.T) {
+	l := newLab(t)
+	f := freeze(t, l, "small")
+	for _, mode := range []Mode{CRIUEager, CRIULazy} {
+		b, err := l.Burst(t.Context(), []*Frozen{f, f, f}, mode, Dropped)
+		if err != nil {
+			t.Fatalf("%s: %v", mode, err)
+		}
+		for i, first := range b.ToFirstResponse {
+			if first < b.ToRunning[i] || first > b.ToComplete {
+				t.Errorf("%s: burst is %+v", mode, b)
+			}
+		}
+		if len(b.ToFirstResponse) != 3 || b.BytesRead < b.BytesToResponse || b.BytesToResponse == 0 {
+			t.Errorf("%s: burst is %+v", mode, b)
+		}
+	}
+}
+
+func TestABurstThatFailsLeavesNothingAndSaysWhich(t *testing.T) {
+	l := newLab(t)
+	f := freeze(t, l, "small")
+	broken := *f
+	broken.images = filepath.Join(l.work, "none")
+	_, err := l.Burst(t.Context(), []*Frozen{f, &broken, f}, CRIUEager, Warm)
+	if err == nil || !strings.Contains(err.Error(), " of 3: ") {
+		t.Errorf("Burst says %v", err)
+	}
+	ids, err := l.tools.Containers()
+	if err != nil || len(ids) > 0 {
+		t.Errorf("containers are left: %q, %v", ids, err)
+	}
+	left, err := os.ReadDir(filepath.Join(l.work, "trials"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("folders are left: %v, %v", left, err)
 	}
 }

@@ -2,20 +2,18 @@ package lab
 
 import (
 	"fmt"
-
-	"thaw/bench/demo/internal/report"
+	"strconv"
 )
 
 // Workload is a program that is slow to start, and the request that it is asked.
 type Workload struct {
 	// Name is what the workload is called on the command line, Title what it is called in reports.
 	Name, Title string
-	// Script is its Python file below the folder of the examples.
+	// Script is its Python file below the folder of the examples, Args are its arguments.
 	Script string
+	Args   []string
 	// Sentences is the request.
 	Sentences []string
-	// Goals are the figures that the demo is to reach with it.
-	Goals report.Goals
 }
 
 // Workloads returns the workloads that there are.
@@ -30,18 +28,25 @@ func Workloads() []Workload {
 				"The pages that it needs first come first.",
 				"Everything else arrives behind its back.",
 			},
-			Goals: report.Goals{
-				ColdToThaw:  map[report.Cache]float64{report.Warm: 10, report.Dropped: 5},
-				ThawToEager: 0.5,
-				ThawToLazy:  0.6,
-			},
 		},
 		{
 			Name:      "large",
 			Title:     "Transformer of 335 M parameters",
 			Script:    "transformer/transformer.py",
 			Sentences: []string{"Thaw me."},
-			Goals:     report.Goals{ThawToEager: 0.4, ThawToLazy: 0.5},
+		},
+		{
+			Name:      "small",
+			Title:     "Index in Python's own objects",
+			Script:    "lexicon/lexicon.py",
+			Sentences: []string{"freeze the page", "thaw the page"},
+		},
+		{
+			Name:      "medium",
+			Title:     "Table of 256 MiB in numpy",
+			Script:    "table/table.py",
+			Args:      []string{"--mib", "256"},
+			Sentences: []string{"Thaw me."},
 		},
 	}
 }
@@ -54,4 +59,16 @@ func FindWorkload(name string) (Workload, error) {
 		}
 	}
 	return Workload{}, fmt.Errorf("no workload is called %q", name)
+}
+
+// Table returns a workload like medium, with a table of so many MiB and a smaller one of its own: whatever own is, nearly all
+// pages of its snapshots are the same.
+func Table(mib, own int) Workload {
+	return Workload{
+		Name:      "table",
+		Title:     fmt.Sprintf("Table of %d MiB in numpy", mib),
+		Script:    "table/table.py",
+		Args:      []string{"--mib", strconv.Itoa(mib), "--own", strconv.Itoa(own)},
+		Sentences: []string{"Thaw me."},
+	}
 }

@@ -11,7 +11,26 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"thaw/bench/result"
 )
+
+// Warm reads everything that any prepared mode reads into the page cache: images, packs, the tools, and the files that the
+// frozen processes have mapped, or all programs of the root file system if there are cold starts.
+func (l *Lab) Warm(ctx context.Context) error {
+	return l.step("read all files into the page cache", func() (string, error) {
+		paths := []string{filepath.Join(l.work, "images"), l.store(), filepath.Dir(l.config.CRIU)}
+		if l.modes[Cold] != nil {
+			paths = append(paths, filepath.Join(l.config.Rootfs, "usr"))
+		}
+		for _, f := range l.frozen {
+			paths = append(paths, f.files...)
+		}
+		n, err := readAll(ctx, paths...)
+		l.cached = err == nil
+		return result.Format(float64(n), "B"), err
+	})
+}
 
 // dropCaches empties the page cache, and the caches of names and inodes with it.
 func dropCaches() error {
@@ -23,11 +42,11 @@ func dropCaches() error {
 	return nil
 }
 
-// readAll reads all files below dirs once, which brings them into the page cache, and returns their size in bytes.
-func readAll(ctx context.Context, dirs ...string) (uint64, error) {
+// readAll reads all files at or below the paths once, which brings them into the page cache, and returns their size in bytes.
+func readAll(ctx context.Context, paths ...string) (uint64, error) {
 	var total uint64
 	buf := make([]byte, 1<<20)
-	for _, dir := range dirs {
+	for _, dir := range paths {
 		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil

@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,14 +12,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"thaw/bench/demo/internal/report"
 	"thaw/control"
 )
 
-// snapshotName is what the frozen container is called in the store.
-const snapshotName = "demo"
-
-// thawd is a thawd of the lab's own, with a store that holds the frozen container. Not safe for concurrent use.
+// thawd is a thawd of the lab's own, with a store that holds the frozen containers.
 type thawd struct {
 	client *control.Client
 	cmd    *exec.Cmd
@@ -30,11 +25,11 @@ type thawd struct {
 // pollInterval is how often thawd is asked for its state where the clock is off.
 const pollInterval = 5 * time.Millisecond
 
-// startThawd starts a thawd on the store, into which it imports the images first if that is still to be done. The lab ends
-// it. name tells its files apart from those of another thawd.
+// startThawd starts a thawd on the store, into which it imports first what is frozen and not in it yet. The lab ends it. name
+// tells its files apart from those of another thawd.
 func (l *Lab) startThawd(ctx context.Context, name string, flags ...string) (*thawd, error) {
-	if l.snapshot.StoreBytes == 0 {
-		if err := l.step("import into the page store", func() (string, error) { return l.importImages(ctx) }); err != nil {
+	for _, f := range l.frozen {
+		if err := l.importImages(ctx, f); err != nil {
 			return nil, err
 		}
 	}
@@ -44,7 +39,7 @@ func (l *Lab) startThawd(ctx context.Context, name string, flags ...string) (*th
 		return "", err
 	})
 	if d != nil {
-		l.servers = append(l.servers, d)
+		l.thawds = append(l.thawds, d)
 	}
 	return d, err
 }
@@ -55,25 +50,6 @@ func (l *Lab) store() string { return filepath.Join(l.work, "store") }
 func (l *Lab) packs() string { return filepath.Join(l.store(), "namespaces", "default", "packs") }
 
 const packsTarget = "/mnt"
-
-// importImages puts the frozen container into the store.
-func (l *Lab) importImages(ctx context.Context) (string, error) {
-	start := time.Now()
-	cmd := exec.CommandContext(ctx, l.config.Thaw, "snapshot", "import", "--store", l.store(), "--json", "--name", snapshotName, l.images)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("thaw import: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
-	}
-	s := &l.snapshot
-	s.ImportSeconds = time.Since(start).Seconds()
-	s.ImportRate = float64(s.ImageBytes) / s.ImportSeconds
-	var err error
-	if s.StoreBytes, err = diskUsage(l.store()); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("%s, %s/s", report.Bytes(float64(s.StoreBytes)), report.Bytes(s.ImportRate)), nil
-}
 
 // startThawd starts thawd with its files in dir, and returns when it answers.
 func startThawd(ctx context.Context, binary, store, dir string, flags []string) (*thawd, error) {
@@ -127,7 +103,7 @@ func (d *thawd) stop() error {
 	if err := d.cmd.Process.Signal(unix.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	// A thawd that waits for a session that cannot end would keep the demo for ever.
+	// A thawd that waits for a session that cannot end would keep us for ever.
 	kill := time.AfterFunc(10*time.Second, func() { _ = d.cmd.Process.Kill() })
 	defer kill.Stop()
 	if err := d.cmd.Wait(); err != nil {
@@ -140,54 +116,55 @@ func (d *thawd) stop() error {
 // runs on, as it does next to a runtime.
 type thawMode struct {
 	thawd  *thawd
-	called report.Mode
 	stream control.Stream
-
-	session *control.Session // nil when there is none
+	mapped bool // let memory be mapped from the packs
 }
 
-func (m *thawMode) name() report.Mode { return m.called }
-
 func (m *thawMode) restore(ctx context.Context, t *trial) error {
-	var err error
-	request := control.SessionRequest{Snapshot: snapshotName, WorkDir: t.work, Stream: m.stream}
-	if m.called == report.Thaw {
+	request := control.SessionRequest{Snapshot: t.frozen.name, WorkDir: t.work, Stream: m.stream}
+	if m.mapped {
 		request.Binds = []control.Bind{{Source: t.lab.packs(), Target: packsTarget}, {Source: t.lab.config.Rootfs, Target: "/"}}
 	}
-	m.session, err = m.thawd.client.CreateSession(ctx, &request)
+	made, err := m.thawd.client.CreateSession(ctx, &request)
 	if err != nil {
 		return err
 	}
-	t.listening = time.Now()
-	return t.restore(ctx, m.session.ImagesDir, m.session.WorkDir, true)
+	t.server, t.listening = &session{thawd: m.thawd, id: made.ID}, time.Now()
+	return t.restore(ctx, made.ImagesDir, made.WorkDir, true)
 }
 
-func (m *thawMode) served(ctx context.Context, _ *trial, _ faults) (*uint64, error) {
-	s, err := m.thawd.client.Session(ctx, m.session.ID)
+// session is what thawd does for one restore.
+type session struct {
+	thawd *thawd
+	id    string
+}
+
+func (s *session) pid() int { return s.thawd.cmd.Process.Pid }
+
+func (s *session) served(ctx context.Context) (*uint64, error) {
+	now, err := s.thawd.client.Session(ctx, s.id)
 	if err != nil {
 		return nil, err
 	}
 	var total uint64
-	for _, n := range s.Counters.Faults {
+	for _, n := range now.Counters.Faults {
 		total += n
 	}
 	return &total, nil
 }
 
-func (m *thawMode) server() int { return m.thawd.cmd.Process.Pid }
-
 // settle waits until thawd has brought everything.
-func (m *thawMode) settle(ctx context.Context, _ *trial) error {
+func (s *session) settle(ctx context.Context) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
-		s, err := m.thawd.client.Session(ctx, m.session.ID)
+		now, err := s.thawd.client.Session(ctx, s.id)
 		switch {
 		case err != nil:
 			return err
-		case s.State == control.StateFailed:
-			return fmt.Errorf("thawd's session failed: %s", s.Error)
-		case s.State.Ended():
+		case now.State == control.StateFailed:
+			return fmt.Errorf("thawd's session failed: %s", now.Error)
+		case now.State.Ended():
 			return nil
 		}
 		select {
@@ -198,19 +175,14 @@ func (m *thawMode) settle(ctx context.Context, _ *trial) error {
 	}
 }
 
-// cleanup takes back a session that no restore has connected to. One that has served a container ends with it.
-func (m *thawMode) cleanup(*trial) error {
-	if m.session == nil {
-		return nil
-	}
-	id := m.session.ID
-	m.session = nil
+// close takes back a session that no restore has connected to. One that has served a container ends with it.
+func (s *session) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
-		err := m.thawd.client.DeleteSession(ctx, id)
+		err := s.thawd.client.DeleteSession(ctx, s.id)
 		var refused *control.Error
 		if !errors.As(err, &refused) || refused.Code != control.CodeWouldLoseMemory {
 			return err

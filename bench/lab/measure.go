@@ -1,0 +1,158 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"thaw/bench/result"
+)
+
+// Run is one measured start. Times are in seconds and begin when the restore, or the cold start, is asked for; the
+// request is already written into the container's pipe by then. What a mode does not have is left out.
+type Run struct {
+	Mode  Mode  `json:"mode"`
+	Cache Cache `json:"cache"`
+
+	ToRunning       float64  `json:"to_running_s"`
+	ToFirstResponse *float64 `json:"to_first_response_s,omitempty"`
+	WarmCall        *float64 `json:"warm_call_s,omitempty"` // W: median of the calls made once all memory was there
+	// WarmCalls are the calls that W is the median of.
+	WarmCalls []float64 `json:"warm_calls_s,omitempty"`
+
+	// ServerStart is the part of ToRunning that passed before the memory server of this restore listened.
+	ServerStart *float64 `json:"server_start_s,omitempty"`
+	// BytesRead is what the machine read from its disks until the first response.
+	BytesRead uint64 `json:"bytes_read"`
+	// FaultsServed counts page faults that the memory server resolved until the first response. CRIU's server tells only in
+	// a log that slows it down: its number comes from one run apart, whose times are in no report.
+	FaultsServed *uint64 `json:"faults_served,omitempty"`
+	// MajorFaults and MinorFaults are the kernel's counts for the process until the first response.
+	MajorFaults uint64 `json:"major_faults"`
+	MinorFaults uint64 `json:"minor_faults"`
+	// ServerMemory is the server's own memory in bytes at the first response: RssAnon, so without mapped files.
+	ServerMemory *uint64 `json:"server_memory_bytes,omitempty"`
+	// Answer is the SHA-256 of the answer's bytes; it is the same in all runs of a frozen container, or there is no run.
+	Answer string `json:"answer_sha256,omitempty"`
+}
+
+// warmCalls is how often the request is made again for W, once all memory is there.
+const warmCalls = 5
+
+// Measure starts the container once, in a mode that was prepared, waits for its first response, makes warm calls, and
+// ends it. An answer that is not the expected one to the last bit is an error.
+func (l *Lab) Measure(ctx context.Context, f *Frozen, name Mode, cache Cache) (Run, error) {
+	r := Run{Mode: name, Cache: cache}
+	m := l.modes[name]
+	if m == nil {
+		return r, fmt.Errorf("mode %q was not prepared", name)
+	}
+	if cache == Warm && !l.cached {
+		if err := l.Warm(ctx); err != nil {
+			return r, err
+		}
+	}
+	return l.measure(ctx, f, m, r)
+}
+
+func (l *Lab) measure(ctx context.Context, f *Frozen, m mode, r Run) (_ Run, err error) {
+	t, err := l.newTrial(f)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, t.close()) }()
+	if r.Mode != Floor {
+		if err := t.talk.ask(f.Workload.Sentences); err != nil {
+			return r, err
+		}
+	}
+	read, err := l.begin(r.Cache)
+	if err != nil {
+		return r, err
+	}
+
+	start := time.Now()
+	if err := m.restore(ctx, t); err != nil {
+		return r, err
+	}
+	r.ToRunning = time.Since(start).Seconds()
+	if !t.listening.IsZero() {
+		r.ServerStart = seconds(t.listening.Sub(start))
+	}
+	if r.Mode != Floor {
+		if err := t.respond(ctx, start, &r); err != nil {
+			return r, err
+		}
+	}
+	readNow, err := bytesRead()
+	r.BytesRead = readNow - read
+	if err != nil || r.Mode == Floor {
+		return r, err
+	}
+	return r, t.warmCalls(ctx, &r)
+}
+
+// begin brings the page cache into its state, and returns how many bytes the machine has read from its disks by then.
+func (l *Lab) begin(cache Cache) (uint64, error) {
+	if cache == Dropped {
+		l.cached = false
+		if err := dropCaches(); err != nil {
+			return 0, err
+		}
+	}
+	return bytesRead()
+}
+
+// respond waits for the first response and notes what it took.
+func (t *trial) respond(ctx context.Context, start time.Time, r *Run) error {
+	a, at, err := t.firstAnswer(ctx)
+	if err != nil {
+		return err
+	}
+	r.ToFirstResponse = seconds(at.Sub(start))
+	f, err := processFaults(t.container.PID)
+	if err != nil {
+		return err
+	}
+	r.MinorFaults, r.MajorFaults = f.minor, f.major
+	if r.FaultsServed, err = t.server.served(ctx); err != nil {
+		return err
+	}
+	if pid := t.server.pid(); pid != 0 {
+		memory, err := anonymousMemory(pid)
+		if err != nil {
+			return err
+		}
+		if memory > 0 {
+			r.ServerMemory = &memory
+		}
+	}
+	r.Answer = a.SHA256
+	return a.compare(t.frozen.want)
+}
+
+// warmCalls waits until the process has all its memory and sets W.
+func (t *trial) warmCalls(ctx context.Context, r *Run) error {
+	if err := t.server.settle(ctx); err != nil {
+		return err
+	}
+	for range warmCalls {
+		a, took, err := t.talk.call(ctx, t.frozen.Workload.Sentences)
+		if err == nil {
+			err = a.compare(t.frozen.want)
+		}
+		if err != nil {
+			return err
+		}
+		r.WarmCalls = append(r.WarmCalls, took.Seconds())
+	}
+	w := result.Median(r.WarmCalls)
+	r.WarmCall = &w
+	return nil
+}
+
+func seconds(d time.Duration) *float64 {
+	s := d.Seconds()
+	return &s
+}

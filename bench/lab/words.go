@@ -1,0 +1,33 @@
+package lab
+
+// Mode is a way to get a process that answers.
+type Mode string
+
+const (
+	// Cold starts the container and lets it import its libraries and load its model.
+	Cold Mode = "cold"
+	// CRIUEager restores with runc and CRIU; all memory is read before the process runs.
+	CRIUEager Mode = "criu-eager"
+	// CRIULazy restores with runc and CRIU; CRIU's own lazy-pages server brings the memory.
+	CRIULazy Mode = "criu-lazy"
+	// Thaw restores with runc and CRIU; thawd brings the memory.
+	Thaw Mode = "thaw"
+	// Floor restores the skeleton until the process runs, and goes no further: it has no memory and no response.
+	Floor Mode = "floor"
+)
+
+// Modes lists all modes in the order in which reports show them.
+func Modes() []Mode { return []Mode{Cold, CRIUEager, CRIULazy, Thaw, Floor} }
+
+// Cache is the state of the page cache before a run.
+type Cache string
+
+const (
+	// Warm: all files that a run may read were read before it.
+	Warm Cache = "warm"
+	// Dropped: the page cache was emptied.
+	Dropped Cache = "dropped"
+)
+
+// Caches lists both states.
+func Caches() []Cache { return []Cache{Warm, Dropped} }

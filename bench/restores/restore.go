@@ -1,0 +1,161 @@
+package restores
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"thaw/bench/lab"
+	"thaw/bench/result"
+	"thaw/bench/scenario"
+)
+
+var (
+	// toRunning is the time until the process runs; of the floor it is the floor.
+	toRunning = result.Metric{Name: "to-running", Unit: "ns"}
+	// warmCall is W: the same request, answered by the process once all of its memory is there.
+	warmCall = result.Metric{Name: "w", Unit: "ns"}
+	// overhead is the first response less W, less the median floor: what it costs to bring the memory.
+	overhead = result.Metric{Name: "overhead", Unit: "ns"}
+	// faultsServed is how many faults the memory server resolved until the first response.
+	faultsServed = result.Metric{Name: "faults-served", Unit: "faults"}
+)
+
+// restoreModes are the subjects, the floor among them.
+var restoreModes = []lab.Mode{lab.Thaw, lab.CRIUEager, lab.CRIULazy, lab.Floor}
+
+func restoreScenario() scenario.Scenario {
+	side := func(subject lab.Mode) scenario.Side {
+		return scenario.Side{Subject: string(subject), Metric: overhead.Name, Figure: result.Middle}
+	}
+	goal := func(size string, over lab.Mode, want float64) scenario.Goal {
+		floor := side(over)
+		return scenario.Goal{
+			Name: "overhead over " + string(over) + "'s", Case: result.P("size", size), Each: []string{"cache"}, Ours: side(lab.Thaw), Floor: &floor,
+			FloorIs: "the same restore by CRIU alone: first response less W, less the floor", Want: want,
+		}
+	}
+	return scenario.Scenario{
+		Name: "restore",
+		Summary: "A real process in a container, frozen with CRIU, restored until its first response. Overhead is the first response less W, a warm call of the " +
+			"same request, less the floor, a bare restore of the skeleton until the process runs.",
+		Charts: []result.Chart{
+			{Kind: result.OverParam, Title: "Overhead by memory, page cache warm", Metric: overhead.Name, X: "memory", Only: result.P("cache", "warm")},
+			{Kind: result.OverParam, Title: "Overhead by memory, page cache dropped", Metric: overhead.Name, X: "memory", Only: result.P("cache", "dropped")},
+			{Kind: result.OverParam, Title: "First response by memory, page cache warm", Metric: firstResponse.Name, X: "memory", Only: result.P("cache", "warm")},
+			{Kind: result.OverParam, Title: "First response by memory, page cache dropped", Metric: firstResponse.Name, X: "memory", Only: result.P("cache", "dropped")},
+		},
+		Goals: []scenario.Goal{
+			goal("large", lab.CRIUEager, 0.25), goal("large", lab.CRIULazy, 0.35),
+			goal("medium", lab.CRIUEager, 0.4), goal("medium", lab.CRIULazy, 0.4),
+		},
+		Prepare: prepareRestore,
+		Derive:  addOverheads,
+	}
+}
+
+// A size is a workload to restore.
+type size struct {
+	workload string
+	memory   string // in its images, about
+	caches   []lab.Cache
+}
+
+func sizes(env *scenario.Env) []size {
+	return scenario.Pick(env,
+		[]size{{"small", "24MiB", lab.Caches()}, {"medium", "272MiB", lab.Caches()}, {"large", "1.5GiB", lab.Caches()}},
+		[]size{{"small", "24MiB", []lab.Cache{lab.Warm}}})
+}
+
+func (s *size) params(cache lab.Cache) result.Params {
+	return result.P("size", s.workload, "memory", s.memory, "cache", string(cache))
+}
+
+func prepareRestore(ctx context.Context, env *scenario.Env) (_ *scenario.Plan, err error) {
+	l, plan, err := newLab(ctx, env)
+	if plan != nil || err != nil {
+		return plan, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	plan = &scenario.Plan{Close: l.Close, Notes: []string{
+		"faults-served of criu-lazy comes from one restore apart, with a log of each fault, which slows it down.",
+	}}
+	for _, s := range sizes(env) {
+		if err := s.add(ctx, env, l, plan); err != nil {
+			return nil, fmt.Errorf("%s: %w", s.workload, err)
+		}
+	}
+	return plan, l.Prepare(ctx, restoreModes...)
+}
+
+// add freezes the workload, if any of its trials is wanted, and adds them.
+func (s *size) add(ctx context.Context, env *scenario.Env, l *lab.Lab, plan *scenario.Plan) error {
+	wanted := slices.ContainsFunc(s.caches, func(c lab.Cache) bool {
+		return slices.ContainsFunc(restoreModes, func(m lab.Mode) bool { return env.Wants(s.params(c), string(m)) })
+	})
+	if !wanted {
+		return nil
+	}
+	w, err := lab.FindWorkload(s.workload)
+	if err != nil {
+		return err
+	}
+	env.Step(w.Title)
+	f, err := l.Freeze(ctx, w)
+	if err != nil {
+		return err
+	}
+	if err := l.CountFaults(ctx, f); err != nil {
+		return err
+	}
+	for _, cache := range s.caches {
+		for _, mode := range restoreModes {
+			plan.Trials = append(plan.Trials, scenario.Trial{
+				Params: s.params(cache), Subject: string(mode), Group: string(cache),
+				Run: func(ctx context.Context) ([]result.Observation, error) {
+					r, err := l.Measure(ctx, f, mode, cache)
+					return observeRun(&r), err
+				},
+			})
+		}
+	}
+	return nil
+}
+
+// observeRun returns what a run says of each metric that it has.
+func observeRun(r *lab.Run) []result.Observation {
+	out := []result.Observation{one(toRunning, nanoseconds(r.ToRunning)), one(bytesRead, float64(r.BytesRead))}
+	if r.ToFirstResponse != nil {
+		out = append(out, one(firstResponse, nanoseconds(*r.ToFirstResponse)))
+	}
+	if r.WarmCall != nil {
+		out = append(out, one(warmCall, nanoseconds(*r.WarmCall)))
+	}
+	if r.FaultsServed != nil {
+		out = append(out, one(faultsServed, float64(*r.FaultsServed)))
+	}
+	return out
+}
+
+// addOverheads adds the overhead of each repetition: its first response, less its W, less the median floor of the setting.
+func addOverheads(d *result.Document) {
+	for _, first := range d.Series {
+		if first.Scenario != "restore" || first.Name != firstResponse.Name {
+			continue
+		}
+		w := d.Find("restore", first.Params, first.Subject, warmCall.Name)
+		floor := d.Find("restore", first.Params, string(lab.Floor), toRunning.Name)
+		if w == nil || floor == nil {
+			continue
+		}
+		least := result.Median(floor.Samples)
+		for i, v := range first.Samples {
+			d.Add("restore", first.Params, first.Subject, []result.Observation{one(overhead, v-w.Samples[i]-least)})
+		}
+	}
+}
