@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -98,7 +100,8 @@ func (p *pod) attach(t *testing.T, args ...string) (ask func(line string) string
 	return ask
 }
 
-// removeCgroups removes a cgroup and those below it from all hierarchies: podman leaves the one of its monitor.
+// removeCgroups removes a cgroup and those below it from all hierarchies: podman leaves the one of its monitor, which ends
+// a moment after its container.
 func removeCgroups(t *testing.T, name string) {
 	t.Helper()
 	const root = "/sys/fs/cgroup"
@@ -114,11 +117,42 @@ func removeCgroups(t *testing.T, name string) {
 			}
 			return nil
 		})
-		for i := len(dirs) - 1; i >= 0; i-- {
-			if err := unix.Rmdir(dirs[i]); err != nil {
-				t.Errorf("remove cgroup %s: %v", dirs[i], err)
+		for _, dir := range slices.Backward(dirs) {
+			waitUntilEmpty(t, dir)
+			if err := unix.Rmdir(dir); err != nil {
+				t.Errorf("remove cgroup %s: %v", dir, err)
 			}
 		}
+	}
+}
+
+// waitUntilEmpty waits for the end of the processes in a cgroup.
+func waitUntilEmpty(t *testing.T, cgroup string) {
+	t.Helper()
+	procs, err := os.ReadFile(filepath.Join(cgroup, "cgroup.procs"))
+	if err != nil {
+		t.Error(err)
+	}
+	for _, field := range strings.Fields(string(procs)) {
+		pid, err := strconv.Atoi(field)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err == unix.ESRCH {
+			continue
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		ended := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(ended, 30_000)
+		for err == unix.EINTR {
+			n, err = unix.Poll(ended, 30_000)
+		}
+		if n != 1 {
+			t.Errorf("process %d in cgroup %s does not end: %v", pid, cgroup, err)
+		}
+		unix.Close(fd)
 	}
 }
 
