@@ -18,12 +18,17 @@ var (
 	warmCall = result.Metric{Name: "w", Unit: "ns"}
 	// overhead is the first response less W, less the median floor: what it costs to bring the memory.
 	overhead = result.Metric{Name: "overhead", Unit: "ns"}
+	// readTime is how long it takes to read all images from the disk, one byte after the other.
+	readTime = result.Metric{Name: "read-images", Unit: "ns"}
 	// faultsServed is how many faults the memory server resolved until the first response.
 	faultsServed = result.Metric{Name: "faults-served", Unit: "faults"}
 )
 
 // restoreModes are the subjects, the floor among them.
 var restoreModes = []lab.Mode{lab.Thaw, lab.CRIUEager, lab.CRIULazy, lab.Floor}
+
+// diskReader is the subject that only reads the images.
+const diskReader = "read"
 
 func restoreScenario() scenario.Scenario {
 	side := func(subject lab.Mode) scenario.Side {
@@ -96,7 +101,7 @@ func prepareRestore(ctx context.Context, env *scenario.Env) (_ *scenario.Plan, e
 // add freezes the workload, if any of its trials is wanted, and adds them.
 func (s *size) add(ctx context.Context, env *scenario.Env, l *lab.Lab, plan *scenario.Plan) error {
 	wanted := slices.ContainsFunc(s.caches, func(c lab.Cache) bool {
-		return slices.ContainsFunc(restoreModes, func(m lab.Mode) bool { return env.Wants(s.params(c), string(m)) })
+		return c == lab.Dropped && env.Wants(s.params(c), diskReader) || slices.ContainsFunc(restoreModes, func(m lab.Mode) bool { return env.Wants(s.params(c), string(m)) })
 	})
 	if !wanted {
 		return nil
@@ -123,6 +128,15 @@ func (s *size) add(ctx context.Context, env *scenario.Env, l *lab.Lab, plan *sce
 				},
 			})
 		}
+	}
+	if slices.Contains(s.caches, lab.Dropped) && env.Wants(s.params(lab.Dropped), diskReader) {
+		plan.Trials = append(plan.Trials, scenario.Trial{
+			Params: s.params(lab.Dropped), Subject: diskReader, Group: string(lab.Dropped),
+			Run: func(ctx context.Context) ([]result.Observation, error) {
+				took, n, err := l.ReadImages(ctx, f)
+				return []result.Observation{one(readTime, float64(took)), one(bytesRead, float64(n))}, err
+			},
+		})
 	}
 	return nil
 }
