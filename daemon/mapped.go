@@ -53,7 +53,11 @@ func (o *origin) mapImages(dir string, binds []control.Bind, known *touched) err
 	if len(p.plan.Files) == 0 {
 		return nil
 	}
-	p.plan.Random = known.knows(o.digest)
+	for pid, extents := range mapped {
+		for i, sparse := range known.sparse(o.digest, extents) {
+			p.plan.Tasks[pid][i].Random = sparse
+		}
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}

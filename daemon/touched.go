@@ -47,6 +47,16 @@ func (s pageSet) has(page uint64) bool {
 	return page/64 < uint64(len(s)) && s[page/64]&(1<<(page%64)) != 0
 }
 
+// count returns how many of the n pages from first on are in the set.
+func (s pageSet) count(first, n uint64) (found uint64) {
+	for p := first; p < first+n; p++ {
+		if s.has(p) {
+			found++
+		}
+	}
+	return found
+}
+
 // add returns s with a page.
 func (s pageSet) add(page uint64) pageSet {
 	if need := page/64 + 1; need > uint64(len(s)) {
@@ -129,6 +139,22 @@ func (t *touched) imageRuns(snapshot pagestore.Digest, extents []restore.Extent)
 	var out []pageRun
 	for _, e := range extents {
 		out = append(out, set.image.runs(e.Image, e.Pages)...)
+	}
+	return out
+}
+
+// sparse says of each extent whether little of it is known to be touched: the pages around one that is wanted are not worth reading then. Of
+// an extent that is touched for the most part they are, because what comes from the disk in single pages comes slowly.
+func (t *touched) sparse(snapshot pagestore.Digest, extents []restore.Extent) []bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make([]bool, len(extents))
+	set := t.sets[snapshot]
+	if set == nil {
+		return out
+	}
+	for i, e := range extents {
+		out[i] = set.image.count(e.Image, e.Pages) < e.Pages/2
 	}
 	return out
 }

@@ -37,6 +37,13 @@ func TestWhatIsTouchedIsRememberedByTheSnapshot(t *testing.T) {
 	if diff := cmp.Diff(files, known.fileRuns(a), cmp.AllowUnexported(pageRun{})); diff != "" {
 		t.Errorf("of files, -want +got:\n%s", diff)
 	}
+	// Five of ten, and four of 200.
+	if got := known.sparse(a, extents); !cmp.Equal(got, []bool{false, true}) {
+		t.Errorf("sparse: %v", got)
+	}
+	if got := known.sparse(b, extents); !cmp.Equal(got, []bool{false, false}) {
+		t.Errorf("sparse, of a snapshot that was never restored: %v", got)
+	}
 	if known.knows(b) {
 		t.Error("what is known of one snapshot is taken for another")
 	}

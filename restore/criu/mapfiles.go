@@ -30,10 +30,6 @@ type FilePlan struct {
 	// none of their own.
 	Mount string
 
-	// Random has the kernel read single pages, and nothing around them, where the files are not in memory (MADV_RANDOM): for who has
-	// what is needed read ahead.
-	Random bool
-
 	// Files are the files, which must hold still while anybody maps them.
 	Files []MappedFile
 
@@ -53,6 +49,10 @@ type FileMapping struct {
 	PageRange
 	File   int
 	Offset int64
+
+	// Random has the kernel read single pages, and nothing around them, where the file is not in memory (MADV_RANDOM): for who has
+	// what is needed read ahead, and that is little.
+	Random bool
 }
 
 // MapFiles makes in the empty folder dir images like those of the skeleton, but with the memory that the plan names as
@@ -257,7 +257,7 @@ func (m *fileMapper) fileVMA(v *vma.VmaEntry, p *FileMapping) *vma.VmaEntry {
 	part.Shmid = proto.Uint64(uint64(m.firstID) + uint64(p.File))
 	part.Pgoff = proto.Uint64(uint64(p.Offset))
 	part.Fdflags = proto.Uint32(uint32(os.O_RDONLY))
-	if m.plan.Random {
+	if p.Random {
 		part.Madv = proto.Uint64(v.GetMadv() | 1<<madvRandom)
 	}
 	return part

@@ -2,6 +2,7 @@ package criu
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -34,7 +35,7 @@ func (f *freeze) plan(t *testing.T) (*FilePlan, map[int][]restore.Extent) {
 					continue
 				}
 				part := PageRange{from, (to - from) / restore.PageSize}
-				plan.Tasks[task.PID] = append(plan.Tasks[task.PID], FileMapping{part, run.File, run.Offset + int64(from-run.Addr)})
+				plan.Tasks[task.PID] = append(plan.Tasks[task.PID], FileMapping{PageRange: part, File: run.File, Offset: run.Offset + int64(from-run.Addr), Random: len(plan.Tasks[task.PID])%2 == 1})
 				extents[task.PID] = append(extents[task.PID], restore.Extent{Addr: part.Addr, Pages: part.Pages})
 			}
 		}
@@ -60,6 +61,7 @@ func TestTreesWithMappedMemoryComeBackByteForByte(t *testing.T) {
 			}
 			dir := t.TempDir()
 			must(t, MapFiles(f.skeleton, dir, plan))
+			checkAdvice(t, dir, plan)
 			src, layouts, err := f.images.SkeletonSource()
 			must(t, err)
 			for pid, e := range extents {
@@ -76,6 +78,25 @@ func TestTreesWithMappedMemoryComeBackByteForByte(t *testing.T) {
 	}
 }
 
+// checkAdvice compares the advice of the mappings in the images with that of the plan.
+func checkAdvice(t *testing.T, dir string, plan *FilePlan) {
+	t.Helper()
+	for pid, mappings := range plan.Tasks {
+		name := fmt.Sprintf("mm-%d.img", pid)
+		entry, err := readImage(filepath.Join(dir, name), name, magicMM, readMM)
+		must(t, err)
+		random := make(map[uint64]bool)
+		for _, v := range entry.GetVmas() {
+			random[v.GetStart()] = v.GetMadv()&(1<<madvRandom) != 0
+		}
+		for _, m := range mappings {
+			if random[m.Addr] != m.Random {
+				t.Errorf("task %d, mapping at %#x: random is %v, want %v", pid, m.Addr, random[m.Addr], m.Random)
+			}
+		}
+	}
+}
+
 func TestPlansThatMakeNoSenseAreRefused(t *testing.T) {
 	f := newFreeze(t, "plain")
 	must(t, f.images.WriteSkeleton(f.skeleton))
@@ -87,7 +108,7 @@ func TestPlansThatMakeNoSenseAreRefused(t *testing.T) {
 		want  error
 	}{
 		"memory that is not mapped": {func(_ string, p *FilePlan) {
-			p.Tasks[pid] = []FileMapping{{PageRange{0x1000, 1}, 0, 0}}
+			p.Tasks[pid] = []FileMapping{{PageRange: PageRange{0x1000, 1}}}
 		}, ErrImages},
 		"across the end of a mapping": {func(_ string, p *FilePlan) {
 			wide := one
