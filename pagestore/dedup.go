@@ -99,10 +99,9 @@ func readFooter(path string, id PackID) (*pack.Footer, error) {
 	return footer, nil
 }
 
-// find returns where the store has a page with the digest. It is safe for concurrent use, each goroutine with its own
-// reader.
-func (d *dedup) find(r *index.Reader, digest *Digest) (at index.Location, ok bool) {
-	at, ok = r.Lookup(digest)
+// find returns where the store has a page with the digest. It is safe for concurrent use.
+func (d *dedup) find(digest *Digest) (at index.Location, ok bool) {
+	at, ok = d.index.Lookup(digest)
 	if !ok {
 		return at, false
 	}

@@ -173,11 +173,6 @@ var zeroPage [PageSize]byte
 
 // hashChunks is one worker.
 func (d *dedup) hashChunks(work <-chan *chunk) (err error) {
-	r, err := d.index.NewReader()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
 	for c := range work {
 		for i := range c.n {
 			page := c.page(i)
@@ -186,7 +181,7 @@ func (d *dedup) hashChunks(work <-chan *chunk) (err error) {
 			}
 			c.digests[i] = sha256.Sum256(page)
 			c.sums[i] = pack.Sum(page)
-			c.found[i].at, c.found[i].stored = d.find(r, &c.digests[i])
+			c.found[i].at, c.found[i].stored = d.find(&c.digests[i])
 		}
 		c.hashed <- struct{}{}
 	}
