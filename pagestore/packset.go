@@ -21,26 +21,41 @@ const (
 	syncQueue = 64
 )
 
-// packSet writes the new pages of an import to as many packs as they need. Its methods are for one goroutine; another one,
-// which close ends, syncs behind it.
+// packSet writes the new pages of an import to as many packs as they need. Pages are entered by one goroutine at a time, with add,
+// and written by many. A pack is sealed by whoever sees that it is full and all its pages are written. Another goroutine, which close
+// ends, syncs behind them.
 type packSet struct {
 	fs    durable.FS
 	dir   string
 	limit int // pages of a pack
 
-	writer    *pack.Writer // nil between packs
-	file      durable.File // what writer writes to
-	requested int64        // bytes of file of which writeback was asked for
-	sealed    []manifest.Pack
+	// Owned by the caller of add and finish.
+	current *newPack
 
 	queue chan syncJob
 	ended chan struct{} // closed when the syncer has ended
 
 	mu      sync.Mutex
-	changed chan struct{} // has room for one message: synced or err changed
-	synced  int           // packs that are durable; protected by mu
-	err     error         // the first error of a sync; protected by mu
-	aborted bool          // no sync is needed any more; protected by mu
+	sealed  []manifest.Pack       // by number, zero for those that are not sealed yet; protected by mu
+	open    map[*newPack]struct{} // not sealed; protected by mu
+	changed chan struct{}         // has room for one message: synced or err changed
+	synced  int                   // packs that are durable; protected by mu
+	err     error                 // the first error of a sync; protected by mu
+	aborted bool                  // no sync is needed any more; protected by mu
+}
+
+// newPack is a pack under construction.
+type newPack struct {
+	number   int
+	position uint32 // in the manifest's table of packs
+	file     durable.File
+	writer   *pack.Writer
+
+	// Protected by packSet.mu.
+	full      bool  // no pages will be added
+	holders   int   // who have pages of it to write
+	written   int64 // bytes
+	requested int64 // the bytes before were asked to be written back
 }
 
 // syncJob is a range to write back or, with last set, a file to sync and close.
@@ -55,6 +70,7 @@ func newPackSet(fsys durable.FS, dir string, limit int) *packSet {
 		fs:      fsys,
 		dir:     dir,
 		limit:   limit,
+		open:    make(map[*newPack]struct{}),
 		queue:   make(chan syncJob, syncQueue),
 		ended:   make(chan struct{}),
 		changed: make(chan struct{}, 1),
@@ -66,65 +82,109 @@ func newPackSet(fsys durable.FS, dir string, limit int) *packSet {
 // path returns where new pack i, counted from 0, is staged.
 func (p *packSet) path(i int) string { return filepath.Join(p.dir, fmt.Sprintf("%06d%s", i, packExt)) }
 
-// room begins a pack if need be and returns its number, the number that its next page will have, and for how many
-// pages it has room, at least one.
-func (p *packSet) room() (number int, page uint32, n int, err error) {
-	if p.writer != nil && p.writer.Pages() == p.limit {
-		if err := p.seal(); err != nil {
-			return 0, 0, 0, err
+// add gives a page the next place, in a new pack if need be, in which it is page 0 then. The caller sees to it that the page is
+// written, and holds the pack until then.
+func (p *packSet) add(digest *Digest, sum uint64) (n *newPack, page uint32, err error) {
+	if p.current != nil && p.current.writer.Pages() == p.limit {
+		if err := p.finish(); err != nil {
+			return nil, 0, err
 		}
 	}
-	if p.writer == nil {
-		if err := p.begin(); err != nil {
-			return 0, 0, 0, err
+	if p.current == nil {
+		if p.current, err = p.begin(); err != nil {
+			return nil, 0, err
 		}
 	}
-	return len(p.sealed), uint32(p.writer.Pages()), p.limit - p.writer.Pages(), nil
+	return p.current, p.current.writer.Add(digest, sum), nil
 }
 
-func (p *packSet) begin() (err error) {
-	if p.file, err = p.fs.Create(p.path(len(p.sealed))); err != nil {
-		return err
+func (p *packSet) begin() (*newPack, error) {
+	p.mu.Lock()
+	n := &newPack{number: len(p.sealed)}
+	p.sealed = append(p.sealed, manifest.Pack{})
+	p.mu.Unlock()
+	var err error
+	if n.file, err = p.fs.Create(p.path(n.number)); err != nil {
+		return nil, err
 	}
-	p.requested = 0
-	p.writer, err = pack.NewWriter(p.file)
-	return err
+	p.mu.Lock()
+	p.open[n] = struct{}{}
+	p.mu.Unlock()
+	n.writer, err = pack.NewWriter(n.file)
+	return n, err
 }
 
-// append writes pages to the pack of which room told, no more than fit.
-func (p *packSet) append(data []byte, digests []Digest, sums []uint64) error {
-	if err := p.writer.Append(data, digests, sums); err != nil {
-		return err
-	}
-	written := pack.Offset(uint32(p.writer.Pages()))
-	if n := written - p.requested; n >= writebackBytes {
-		select {
-		case p.queue <- syncJob{file: p.file, off: p.requested, n: n}:
-			p.requested = written
-		default:
-		}
-	}
-	return nil
-}
-
-// seal ends the current pack, if any, and has it synced. An error of an earlier sync is returned here.
-func (p *packSet) seal() error {
-	if p.writer == nil {
+// finish ends the current pack, if any: it is sealed now, or by those who hold it.
+func (p *packSet) finish() error {
+	n := p.current
+	if n == nil {
 		return nil
 	}
-	footer, err := p.writer.Seal()
+	p.current = nil
+	p.mu.Lock()
+	n.full = true
+	complete := n.holders == 0
+	p.mu.Unlock()
+	if !complete {
+		return nil
+	}
+	return p.seal(n)
+}
+
+// hold keeps a pack from being sealed until one more call of write.
+func (p *packSet) hold(n *newPack) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n.holders++
+}
+
+// write writes pages that have places from first on, and ends one hold. It is safe for concurrent use.
+func (p *packSet) write(n *newPack, data []byte, first uint32) error {
+	if err := n.writer.WritePages(data, first); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	n.holders--
+	n.written += int64(len(data))
+	complete := n.full && n.holders == 0
+	p.requestWritebackLocked(n)
+	p.mu.Unlock()
+	if !complete {
+		return nil
+	}
+	return p.seal(n)
+}
+
+// requestWritebackLocked tells the disk to begin with what was written since the last time. As pages are written almost in order, that
+// is almost the range that follows.
+func (p *packSet) requestWritebackLocked(n *newPack) {
+	size := n.written - n.requested
+	if size < writebackBytes {
+		return
+	}
+	select {
+	case p.queue <- syncJob{file: n.file, off: pack.Offset(0) + n.requested, n: size}:
+		n.requested = n.written
+	default:
+	}
+}
+
+// seal ends a pack whose pages are all written, and has it synced. An error of an earlier sync is returned here.
+func (p *packSet) seal(n *newPack) error {
+	footer, err := n.writer.Seal()
 	if err != nil {
 		return err
 	}
-	p.queue <- syncJob{file: p.file, last: true}
-	p.writer, p.file = nil, nil
-	p.sealed = append(p.sealed, manifest.Pack{ID: footer.ID, Pages: uint32(footer.Pages())})
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.err
+	p.sealed[n.number] = manifest.Pack{ID: footer.ID, Pages: uint32(footer.Pages())}
+	delete(p.open, n)
+	err = p.err
+	p.mu.Unlock()
+	p.queue <- syncJob{file: n.file, last: true}
+	return err
 }
 
-// sync waits until all sealed packs are durable.
+// sync waits until all packs, which must be sealed, are durable.
 func (p *packSet) sync(ctx context.Context, m *meter) error {
 	for done := 0; ; {
 		p.mu.Lock()
@@ -144,17 +204,18 @@ func (p *packSet) sync(ctx context.Context, m *meter) error {
 	}
 }
 
-// close ends the syncer and waits for it. Packs that are not synced by now will not be.
+// close ends the syncer and waits for it. Packs that are not synced by now will not be. Nobody may be writing.
 func (p *packSet) close() error {
 	p.mu.Lock()
 	p.aborted = true
 	p.mu.Unlock()
 	close(p.queue)
 	<-p.ended
-	if p.file == nil {
-		return nil
+	var errs []error
+	for n := range p.open {
+		errs = append(errs, n.file.Close())
 	}
-	return p.file.Close()
+	return errors.Join(errs...)
 }
 
 func (p *packSet) syncer() {

@@ -34,10 +34,11 @@ type FS interface {
 	SyncDir(name string) error
 }
 
-// File is a file under construction. It is not safe for concurrent use, but for Writeback and Sync, which may run
-// beside Write.
+// File is a file under construction. It is not safe for concurrent use, but for WriteAt, Writeback and Sync, which may run
+// beside each other and beside Write. What is to be durable must have been written when Sync is called.
 type File interface {
 	io.Writer
+	io.WriterAt
 	// Writeback starts to write n bytes at off to the disk and does not wait for them. It is a hint: the later Sync
 	// has less to do. It may block while the queue of the disk is full.
 	Writeback(off, n int64) error
