@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"sync"
 
@@ -16,6 +17,10 @@ const (
 	// writebackBytes is how much is written before the disk is told to begin: syncing overlaps hashing that way, and
 	// the requests stay large.
 	writebackBytes = 8 << 20
+	// reserveBytes is how much is reserved at a time for a pack that grows. ext4 takes 0.1 s of CPU time for 1 GB of blocks that it
+	// reserves one by one when they are written; an import of 1.6 GB went from 1.36 to 1.70 GB/s. What is not used is given back, but is
+	// missing elsewhere until then.
+	reserveBytes = 16 << 20
 	// syncQueue bounds the jobs that wait for the disk. A request for writeback that finds the queue full is dropped, for
 	// the sync will do what it would have done; the sync of a whole pack waits, and the import with it.
 	syncQueue = 64
@@ -50,6 +55,7 @@ type newPack struct {
 	position uint32 // in the manifest's table of packs
 	file     durable.File
 	writer   *pack.Writer
+	reserved int64 // bytes of file, by the caller of add
 
 	// Protected by packSet.mu.
 	full      bool  // no pages will be added
@@ -95,7 +101,22 @@ func (p *packSet) add(digest *Digest, sum uint64) (n *newPack, page uint32, err 
 			return nil, 0, err
 		}
 	}
-	return p.current, p.current.writer.Add(digest, sum), nil
+	page = p.current.writer.Add(digest, sum)
+	p.reserve(p.current, pack.Offset(page+1))
+	return p.current, page, nil
+}
+
+// reserve sees to it that the disk has the pack's first size bytes reserved.
+func (p *packSet) reserve(n *newPack, size int64) {
+	if size <= n.reserved {
+		return
+	}
+	to := min(n.reserved+reserveBytes, pack.FileSize(p.limit))
+	if err := n.file.Reserve(n.reserved, to-n.reserved); err != nil {
+		// The file system cannot, or has not so much left: whether there is enough is for the writes to find out.
+		to = math.MaxInt64
+	}
+	n.reserved = to
 }
 
 func (p *packSet) begin() (*newPack, error) {
@@ -173,6 +194,9 @@ func (p *packSet) requestWritebackLocked(n *newPack) {
 func (p *packSet) seal(n *newPack) error {
 	footer, err := n.writer.Seal()
 	if err != nil {
+		return err
+	}
+	if err := n.file.Truncate(pack.FileSize(footer.Pages())); err != nil { // gives back what is reserved
 		return err
 	}
 	p.mu.Lock()

@@ -353,6 +353,18 @@ func (f *file) WriteAt(b []byte, off int64) (n int, err error) {
 	return n, err
 }
 
+// Reserve implements durable.File.
+func (f *file) Reserve(off, n int64) error { return nil }
+
+// Truncate implements durable.File.
+func (f *file) Truncate(size int64) error {
+	return f.fs.do(false, func() error {
+		f.size = min(f.size, size)
+		f.synced = min(f.synced, size)
+		return f.os.Truncate(size)
+	}, nil)
+}
+
 // Writeback implements durable.File.
 func (f *file) Writeback(off, n int64) error { return nil }
 
