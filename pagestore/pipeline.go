@@ -26,8 +26,9 @@ const (
 // next one:
 //
 //	take    the next part of the image                one at a time
-//	read    its pages from the input
-//	hash    zero? SHA-256, known?, xxh64              Workers at a time
+//	read    its pages from the input: zero?
+//	hash    SHA-256                                   Workers at a time
+//	find    in the store? xxh64 of the others
 //	place   repeats, places in packs, extents         one at a time, in image order
 //	write   the new pages
 type pipeline struct {
@@ -62,7 +63,7 @@ type chunk struct {
 	writes       []write
 }
 
-// found is what is found out about a page when it is hashed.
+// found is what is found out about a page without the pages before.
 type found struct {
 	zero   bool
 	stored bool // in the store, at at
@@ -141,13 +142,15 @@ func (p *pipeline) move(ctx context.Context, c *chunk) error {
 	if err := c.read(p.input.Files); err != nil {
 		return err
 	}
+	c.findZeros()
 	select {
 	case p.hashing <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	p.hash(c)
+	c.hash()
 	<-p.hashing
+	p.find(c)
 	select {
 	case <-c.turn:
 	case <-ctx.Done():
@@ -162,19 +165,32 @@ func (p *pipeline) move(ctx context.Context, c *chunk) error {
 
 var zeroPage [PageSize]byte
 
-// hash finds out about the pages what can be known without the pages before.
-func (p *pipeline) hash(c *chunk) {
-	f := finder{dedup: p.lookup}
+// findZeros finds out which pages are zero.
+func (c *chunk) findZeros() {
 	for i := range c.n {
-		page := c.page(i)
-		c.found[i] = found{zero: bytes.Equal(page, zeroPage[:])}
-		if c.found[i].zero {
+		c.found[i] = found{zero: bytes.Equal(c.page(i), zeroPage[:])}
+	}
+}
+
+// hash computes the SHA-256 of the pages that are not zero.
+func (c *chunk) hash() {
+	for i := range c.n {
+		if !c.found[i].zero {
+			c.digests[i] = sha256.Sum256(c.page(i))
+		}
+	}
+}
+
+// find finds out which pages the store has, and computes the sums that packs have of the others.
+func (p *pipeline) find(c *chunk) {
+	known := finder{dedup: p.lookup}
+	for i := range c.n {
+		f := &c.found[i]
+		if f.zero {
 			continue
 		}
-		c.digests[i] = sha256.Sum256(page)
-		c.found[i].at, c.found[i].stored = f.find(&c.digests[i])
-		if !c.found[i].stored {
-			c.sums[i] = pack.Sum(page)
+		if f.at, f.stored = known.find(&c.digests[i]); !f.stored {
+			c.sums[i] = pack.Sum(c.page(i))
 		}
 	}
 }
