@@ -21,7 +21,7 @@ type dedup struct {
 	packs map[PackID]*candidate // protected by mu
 
 	// used are the packs that pages of the image are in, by position in the manifest's table; position finds those of
-	// the store. Owned by the committer.
+	// the store. Owned by the chunk that is placed.
 	used     []packRef
 	position map[PackID]uint32
 }
@@ -99,19 +99,34 @@ func readFooter(path string, id PackID) (*pack.Footer, error) {
 	return footer, nil
 }
 
-// find returns where the store has a page with the digest. It is safe for concurrent use, each goroutine with its own
-// reader.
-func (d *dedup) find(r *index.Reader, digest *Digest) (at index.Location, ok bool) {
-	at, ok = r.Lookup(digest)
-	if !ok {
-		return at, false
+// finder finds pages that follow each other in memory, and often in a pack too. It is for one goroutine.
+type finder struct {
+	*dedup
+	at   index.Location // of the page that was found last
+	pack *pack.Mapped   // that one is in; nil before
+}
+
+// find returns where the store has a page with the digest.
+func (f *finder) find(digest *Digest) (at index.Location, ok bool) {
+	if f.pack != nil {
+		f.at.Page++
+		if ok, err := f.pack.HasDigest(f.at.Page, digest); ok && err == nil {
+			return f.at, true
+		}
 	}
-	mapped := d.candidate(at.Pack)
+	f.pack = nil
+	if f.at, ok = f.index.Lookup(digest); !ok {
+		return f.at, false
+	}
+	mapped := f.candidate(f.at.Pack)
 	if mapped == nil {
-		return at, false
+		return f.at, false
 	}
-	ok, err := mapped.HasDigest(at.Page, digest)
-	return at, ok && err == nil
+	if ok, err := mapped.HasDigest(f.at.Page, digest); !ok || err != nil {
+		return f.at, false
+	}
+	f.pack = mapped
+	return f.at, true
 }
 
 // candidate opens a pack of the store, with both its tables checked, the first time it is named.
@@ -166,7 +181,7 @@ func (d *dedup) table(fresh []manifest.Pack) []manifest.Pack {
 	return table
 }
 
-// closePacks ends the comparisons: find must not be called any more.
+// closePacks ends the comparisons: no finder may be used any more.
 func (d *dedup) closePacks() error {
 	var errs []error
 	for _, c := range d.packs {

@@ -45,7 +45,7 @@
 //	the store's lock (flock)   writers, for the whole operation
 //	Snapshot.mu                opening and closing an image
 //	  Store.mu                 the open packs; held for look-ups in a map only
-//	prefetcher.mu, dedup.mu, packSet.mu, verifier.mu    nothing is locked below them
+//	prefetcher.mu, dedup.mu, packSet.mu, pipeline.mu, verifier.mu    nothing is locked below them
 //
 // Ready and Load take no lock. verifier.mu is held while a progress callback runs, so that calls do not overlap.
 //

@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"thaw/internal/durable"
 	"thaw/pagestore/internal/manifest"
 	"thaw/pagestore/internal/pack"
@@ -21,7 +23,7 @@ const stagedSnapshot = "snapshot"
 
 // ImportOptions change how Import works.
 type ImportOptions struct {
-	// Workers is the number of goroutines that hash pages. Default: GOMAXPROCS.
+	// Workers is the number of goroutines that hash pages at a time; others read and write beside them. Default: GOMAXPROCS.
 	Workers int
 	// Progress is called up to ten times a second, by one goroutine at a time; it should return soon. nil for none.
 	Progress func(Progress)
@@ -51,8 +53,8 @@ type Report struct {
 	// SkeletonBytes is the size of the skeleton's files.
 	SkeletonBytes int64 `json:"skeleton_bytes"`
 
-	// Duration is that of the whole call. PageDuration of it went into reading, hashing and writing pages, SyncDuration
-	// into waiting for the disk after that.
+	// Duration is that of the whole call. PageDuration of it went into reading, hashing and writing pages, with the skeleton beside
+	// them, SyncDuration into waiting for the disk after that.
 	Duration     time.Duration `json:"duration_ns"`
 	PageDuration time.Duration `json:"page_duration_ns"`
 	SyncDuration time.Duration `json:"sync_duration_ns"`
@@ -125,10 +127,7 @@ func (im *importer) run(ctx context.Context) (err error) {
 			err = errors.Join(err, im.abandon())
 		}
 	}()
-	if err := im.stageSkeleton(); err != nil {
-		return err
-	}
-	return im.storePages(ctx)
+	return im.fill(ctx)
 }
 
 func (im *importer) fs() durable.FS { return im.store.opts.fs }
@@ -191,8 +190,8 @@ func (im *importer) stageSkeleton() error {
 	return nil
 }
 
-// storePages writes the new pages to packs and commits.
-func (im *importer) storePages(ctx context.Context) (err error) {
+// fill brings pages and skeleton into the staging folder and commits.
+func (im *importer) fill(ctx context.Context) (err error) {
 	if im.lookup, err = openDedup(im.store, im.ns); err != nil {
 		return err
 	}
@@ -201,14 +200,15 @@ func (im *importer) storePages(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, im.packs.close()) }()
 
 	start := time.Now()
-	err = im.copyPages(ctx)
-	if err == nil {
-		err = im.packs.seal()
-	}
-	if err = errors.Join(err, im.lookup.closePacks()); err != nil {
+	g, pagesCtx := errgroup.WithContext(ctx)
+	g.Go(im.stageSkeleton)
+	g.Go(func() error {
+		defer func() { im.report.PageDuration = time.Since(start) }()
+		return im.copyPages(pagesCtx)
+	})
+	if err := errors.Join(g.Wait(), im.lookup.closePacks()); err != nil {
 		return err
 	}
-	im.report.PageDuration = time.Since(start)
 	indexed := make(chan struct{})
 	go func() {
 		defer close(indexed)

@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -67,6 +68,55 @@ func TestImportRoundTrip(t *testing.T) {
 				t.Errorf("digest is %s, the report says %s", snap.Digest(), report.Digest)
 			}
 		})
+	}
+}
+
+// TestImportIsTheSameWhateverTheWorkers imports pages that repeat, over many chunks and packs.
+func TestImportIsTheSameWhateverTheWorkers(t *testing.T) {
+	m := append(seeds(1, 5*chunkPages), seeds(chunkPages/2, 2*chunkPages)...)
+	m = append(append(m, seeds(7, 500)...), seeds(10_000, 3*chunkPages+1)...)
+	var want Digest
+	for workers := 1; workers <= 8; workers++ {
+		s := newStore(t)
+		mustImport(t, s, "known", seeds(3*chunkPages, 100))
+		report, err := s.Import(t.Context(), mustName("a"), m.input(), &ImportOptions{Workers: workers})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if workers == 1 {
+			want = report.Digest
+		} else if report.Digest != want {
+			t.Errorf("with %d workers the manifest is %s, with one %s", workers, report.Digest, want)
+		}
+		if err := errors.Join(checkImage(s, "a", m), checkVerify(t, s)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// readerFunc is an input file.
+type readerFunc func(p []byte, off int64) (int, error)
+
+func (f readerFunc) ReadAt(p []byte, off int64) (int, error) { return f(p, off) }
+
+func TestPagesAreReadWhileTheSkeletonIsWritten(t *testing.T) {
+	s, m := newStore(t), seeds(1, 2*chunkPages)
+	in := m.input()
+	data, read := in.Files[0], make(chan struct{})
+	var once sync.Once
+	in.Files[0] = readerFunc(func(p []byte, off int64) (int, error) {
+		once.Do(func() { close(read) })
+		return data.ReadAt(p, off)
+	})
+	in.Skeleton = func(string) error {
+		<-read
+		return nil
+	}
+	if _, err := s.Import(t.Context(), mustName("a"), in, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkImage(s, "a", m); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -15,10 +15,11 @@ type Input struct {
 	// Spaces are the address spaces, one for each process. Their runs in the order of space ID and address make the
 	// image.
 	Spaces []Space
-	// Files hold the pages that runs name. They are read while Import runs, by one goroutine, and stay the caller's.
+	// Files hold the pages that runs name. They are read while Import runs, by several goroutines, and stay the
+	// caller's.
 	Files []io.ReaderAt
 	// Skeleton fills a new, empty folder with the checkpoint images that a restore needs beside the pages: regular
-	// files and folders only. Import makes them durable. nil for none.
+	// files and folders only. It runs while Files are read. Import makes them durable. nil for none.
 	Skeleton func(dir string) error
 	// Host is what the snapshot needs to know about its host, a JSON value that the store keeps as it is.
 	Host json.RawMessage

@@ -34,10 +34,16 @@ type FS interface {
 	SyncDir(name string) error
 }
 
-// File is a file under construction. It is not safe for concurrent use, but for Writeback and Sync, which may run
-// beside Write.
+// File is a file under construction. It is not safe for concurrent use, but for WriteAt, Reserve, Writeback and Sync, which may run
+// beside each other and beside Write. What is to be durable must have been written when Sync is called.
 type File interface {
 	io.Writer
+	io.WriterAt
+	// Reserve takes n bytes at off from the free space of the disk, and leaves the size of the file as it is. It is a hint: writes
+	// there cost less then. What lies beyond the end in the end, Truncate gives back.
+	Reserve(off, n int64) error
+	// Truncate cuts the file, and what is reserved for it, to size bytes.
+	Truncate(size int64) error
 	// Writeback starts to write n bytes at off to the disk and does not wait for them. It is a hint: the later Sync
 	// has less to do. It may block while the queue of the disk is full.
 	Writeback(off, n int64) error
@@ -76,19 +82,26 @@ func syncPath(name string, flags int) error {
 
 type diskFile struct{ *os.File }
 
+func (f diskFile) Reserve(off, n int64) error {
+	return f.control("fallocate", func(fd int) error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n) })
+}
+
 func (f diskFile) Writeback(off, n int64) error {
+	return f.control("sync_file_range", func(fd int) error { return unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE) })
+}
+
+// control makes a system call that package os has not.
+func (f diskFile) control(op string, call func(fd int) error) error {
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var errno error
-	if err := conn.Control(func(fd uintptr) {
-		errno = unix.SyncFileRange(int(fd), off, n, unix.SYNC_FILE_RANGE_WRITE)
-	}); err != nil {
+	if err := conn.Control(func(fd uintptr) { errno = call(int(fd)) }); err != nil {
 		return err
 	}
 	if errno != nil {
-		return &fs.PathError{Op: "sync_file_range", Path: f.Name(), Err: errno}
+		return &fs.PathError{Op: op, Path: f.Name(), Err: errno}
 	}
 	return nil
 }

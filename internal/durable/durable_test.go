@@ -192,6 +192,43 @@ func TestWritebackOfARealFile(t *testing.T) {
 	}
 }
 
+func TestWhatIsReservedAndNotUsedIsGivenBack(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	f, err := durable.Disk.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Reserve(0, 1<<20); errors.Is(err, syscall.EOPNOTSUPP) {
+		t.Skip("the file system of the temporary folder cannot reserve space; set TMPDIR to one that can")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, 8<<10)
+	if _, err := f.WriteAt(data, 0); err != nil {
+		t.Fatal(err)
+	}
+	size, before := onDisk(t, name)
+	if err := errors.Join(f.Truncate(int64(len(data))), f.Sync(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, after := onDisk(t, name); size != int64(len(data)) || before < 1<<20 || after >= 1<<20 {
+		t.Errorf("the file has %d bytes, %d on the disk with the reserve and %d without", size, before, after)
+	}
+	if err := f.Reserve(0, 1); err == nil {
+		t.Error("space for a closed file was reserved")
+	}
+}
+
+// onDisk returns the size of a file and what it takes.
+func onDisk(t *testing.T, name string) (size, allocated int64) {
+	t.Helper()
+	var st syscall.Stat_t
+	if err := syscall.Stat(name, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Size, st.Blocks * 512
+}
+
 func TestNoSpaceKnowsDiskAndQuota(t *testing.T) {
 	for err, want := range map[error]bool{
 		syscall.ENOSPC: true,

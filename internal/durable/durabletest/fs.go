@@ -334,15 +334,35 @@ type file struct {
 	synced int64 // protected by fs.mu
 }
 
-// Write implements durable.File.
+// Write implements durable.File. Do not mix it with WriteAt.
 func (f *file) Write(b []byte) (n int, err error) {
+	f.fs.mu.Lock()
+	end := f.size
+	f.fs.mu.Unlock()
+	return f.WriteAt(b, end)
+}
+
+// WriteAt implements durable.File.
+func (f *file) WriteAt(b []byte, off int64) (n int, err error) {
 	write := func(b []byte) error {
-		n, err = f.os.Write(b)
-		f.size += int64(n)
+		n, err = f.os.WriteAt(b, off)
+		f.size = max(f.size, off+int64(n))
 		return err
 	}
 	err = f.fs.do(true, func() error { return write(b) }, func() error { return write(b[:len(b)/2]) })
 	return n, err
+}
+
+// Reserve implements durable.File.
+func (f *file) Reserve(off, n int64) error { return nil }
+
+// Truncate implements durable.File.
+func (f *file) Truncate(size int64) error {
+	return f.fs.do(false, func() error {
+		f.size = min(f.size, size)
+		f.synced = min(f.synced, size)
+		return f.os.Truncate(size)
+	}, nil)
 }
 
 // Writeback implements durable.File.

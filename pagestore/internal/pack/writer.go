@@ -10,7 +10,8 @@ import (
 	"thaw/internal/durable"
 )
 
-// Writer makes a pack, front to back. It is not safe for concurrent use.
+// Writer makes a pack. Pages are numbered in the order in which they are entered, and may be written in any order. WritePages is
+// safe for concurrent use and may run beside Add; the other methods are for one goroutine at a time.
 type Writer struct {
 	file    durable.File
 	pages   int
@@ -20,7 +21,7 @@ type Writer struct {
 
 // NewWriter starts a pack in an empty file, which stays the caller's to sync and close.
 func NewWriter(f durable.File) (*Writer, error) {
-	if _, err := f.Write(encodeHeader()); err != nil {
+	if _, err := f.WriteAt(encodeHeader(), 0); err != nil {
 		return nil, fmt.Errorf("write pack header: %w", err)
 	}
 	return &Writer{file: f}, nil
@@ -32,28 +33,29 @@ func (w *Writer) Pages() int { return w.pages }
 // Room returns how many more pages fit.
 func (w *Writer) Room() int { return MaxPages - w.pages }
 
-// Append writes pages, which are one after the other in data, in one write.
+// Add enters the next page into the tables and returns its number. The caller sees to it that the page is written.
 //
-// Preconditions: len(data) is len(digests) pages; so is len(sums); they fit in Room.
-//
-// After an error the pack is unusable.
-func (w *Writer) Append(data []byte, digests []Digest, sums []uint64) error {
-	if len(data) != len(digests)*PageSize || len(sums) != len(digests) || len(sums) > w.Room() {
-		panic(fmt.Sprintf("pack: append of %d bytes, %d digests, %d sums to %d pages", len(data), len(digests), len(sums), w.pages))
+// Preconditions: there is Room.
+func (w *Writer) Add(digest *Digest, sum uint64) (page uint32) {
+	if w.Room() == 0 {
+		panic("pack: a page more than fits")
 	}
-	if _, err := w.file.Write(data); err != nil {
-		return fmt.Errorf("write page %d of a new pack: %w", w.pages, err)
+	w.sums = binary.LittleEndian.AppendUint64(w.sums, sum)
+	w.digests = append(w.digests, digest[:]...)
+	w.pages++
+	return uint32(w.pages - 1)
+}
+
+// WritePages writes pages that Add has numbered from first on. After an error the pack is unusable.
+func (w *Writer) WritePages(data []byte, first uint32) error {
+	if _, err := w.file.WriteAt(data, Offset(first)); err != nil {
+		return fmt.Errorf("write page %d of a new pack: %w", first, err)
 	}
-	for i := range digests {
-		w.sums = binary.LittleEndian.AppendUint64(w.sums, sums[i])
-		w.digests = append(w.digests, digests[i][:]...)
-	}
-	w.pages += len(digests)
 	return nil
 }
 
 // Seal writes the footer and returns the pack's tables, checked by the code that reads them. The pack must have at
-// least one page.
+// least one page, and all of them must have been written.
 func (w *Writer) Seal() (*Footer, error) {
 	footer := append(w.digests, w.sums...)
 	t := trailer{
@@ -67,7 +69,7 @@ func (w *Writer) Seal() (*Footer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read back pack footer: %w", err)
 	}
-	if _, err := w.file.Write(tail); err != nil {
+	if _, err := w.file.WriteAt(tail, Offset(uint32(w.pages))); err != nil {
 		return nil, fmt.Errorf("write pack footer: %w", err)
 	}
 	return parsed, nil
