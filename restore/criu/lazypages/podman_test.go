@@ -139,14 +139,14 @@ func waitUntilEmpty(t *testing.T, cgroup string) {
 			t.Fatal(err)
 		}
 		fd, err := unix.PidfdOpen(pid, 0)
-		if err == unix.ESRCH {
+		if errors.Is(err, unix.ESRCH) {
 			continue
 		} else if err != nil {
 			t.Fatal(err)
 		}
 		ended := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		n, err := unix.Poll(ended, 30_000)
-		for err == unix.EINTR {
+		for errors.Is(err, unix.EINTR) {
 			n, err = unix.Poll(ended, 30_000)
 		}
 		if n != 1 {
