@@ -238,9 +238,25 @@ func TestChunksCoverEveryPageOnce(t *testing.T) {
 			left -= n
 		}
 	}
+	if n := len(l.chunks()); n > 6 {
+		t.Errorf("%d pages in %d chunks", l.Pages(), n)
+	}
 	for p := range l.Pages() {
 		if seen[p] != 1 {
 			t.Fatalf("image page %d is in %d chunks", p, seen[p])
 		}
+	}
+}
+
+func TestChunksEndWithThePageTable(t *testing.T) {
+	const table = 512
+	l := &Layout{
+		Regions: []Region{{Start: 0, End: 1 << 30}},
+		// Two tables and a bit on both sides; single pages; many in the next table.
+		Extents: []Extent{{(10*table - 3) * pg, 2*table + 7, 0}, {100 * table * pg, 1, 2000}, {200 * table * pg, 1, 2001}, {(300*table + 40) * pg, 100, 2002}},
+	}
+	want := []chunk{{0, 0, 3}, {0, 3, table}, {0, 3 + table, table}, {0, 3 + 2*table, 6}, {3, 0, 100}}
+	if d := cmp.Diff(want, l.chunks(), cmp.AllowUnexported(chunk{})); d != "" {
+		t.Errorf("chunks (-want +got):\n%s", d)
 	}
 }

@@ -173,9 +173,14 @@ func (s span) intersect(o span) (span, bool) {
 	return s, s.start < s.end
 }
 
-// chunkPages is what a stream worker takes on at a time. 1 MiB: large enough that taking it costs nothing, small
-// enough that the stream follows the faults (see streamState.hint).
-const chunkPages = 256
+const (
+	// chunkPages is what a stream worker takes on at a time: the pages of one page table, 2 MiB. Workers in the same one would wait
+	// for its lock: two filled 7 % slower in chunks of 1 MiB. It is small enough that the stream follows the faults (see
+	// streamState.hint).
+	chunkPages = 512
+	// chunkLeast is how small a chunk may be for the sake of a page table's border, where what follows is small, too.
+	chunkLeast = 16
+)
 
 // A chunk is a run of at most chunkPages content pages in home order: from page offset off of extent ext.
 type chunk struct {
@@ -186,24 +191,33 @@ type chunk struct {
 
 // chunks cuts the layout's content into the pieces of work of the stream.
 func (l *Layout) chunks() []chunk {
+	const table = chunkPages * PageSize // of addresses
 	var out []chunk
-	cur := chunk{}
+	cur, last := chunk{}, uint64(0) // last is the page table of cur's last page
+	flush := func() {
+		if cur.pages > 0 {
+			out = append(out, cur)
+		}
+		cur = chunk{}
+	}
 	for i, e := range l.Extents {
 		for off := uint64(0); off < e.Pages; {
+			addr, left := e.Addr+off*PageSize, e.Pages-off
+			if addr/table != last && (cur.pages >= chunkLeast || left >= chunkLeast) {
+				flush()
+			}
 			if cur.pages == 0 {
 				cur.ext, cur.off = i, off
 			}
-			n := min(e.Pages-off, chunkPages-cur.pages)
+			n := min(left, chunkPages-cur.pages, (table-addr%table)/PageSize)
 			cur.pages += n
 			off += n
+			last = addr / table
 			if cur.pages == chunkPages {
-				out = append(out, cur)
-				cur = chunk{}
+				flush()
 			}
 		}
 	}
-	if cur.pages > 0 {
-		out = append(out, cur)
-	}
+	flush()
 	return slices.Clip(out)
 }

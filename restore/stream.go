@@ -28,7 +28,9 @@ const (
 	awakeFor = 20 * time.Millisecond
 	// aheadChunks is how far ahead of the stream storage is asked for pages: 16 MiB keep a local disk busy, and are
 	// not so much that a fault's own read would wait long behind them.
-	aheadChunks = 16
+	aheadChunks = 8
+	// nearChunks is how far behind a fault the stream goes on: 8 MiB.
+	nearChunks = 4
 	// changeWait is how long to leave an address space alone that is changing, or is not registered yet.
 	changeWait = 200 * time.Microsecond
 )
@@ -80,8 +82,8 @@ func (st *streamState) take() (int, bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if h := int(st.hint.Swap(-1)); h >= 0 {
-		// Where all is taken for 8 MiB, what is farther away is no better than what is next in order.
-		for end := min(h+8, len(st.taken)); h < end; h++ {
+		// Where all of that is taken, what is farther away is no better than what is next in order.
+		for end := min(h+nearChunks, len(st.taken)); h < end; h++ {
 			if !st.taken[h] {
 				st.taken[h] = true
 				return h, true
