@@ -111,7 +111,7 @@ func configure(spec *ebpf.CollectionSpec, s settings) (execEvent string, err err
 		byCgroup = 1
 	}
 	for name, value := range map[string]any{
-		programVarByCgroup: byCgroup, programVarNextSpace: s.nextSpace, programVarLive: s.live,
+		programVarByCgroup: byCgroup, programVarNextSpace: s.nextSpace, programVarLive: s.live, programVarWakeAt: uint64(s.ringBytes / 4),
 		programVarNewtaskPid: newPID, programVarNewtaskCloneFlags: cloneFlags, programVarExitGroupDead: groupDead,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {

@@ -35,6 +35,7 @@ const (
 	programVarNewtaskCloneFlags = "newtask_clone_flags"
 	programVarNewtaskPid        = "newtask_pid"
 	programVarNextSpace         = "next_space"
+	programVarWakeAt            = "wake_at"
 )
 
 // loadProgram returns the embedded CollectionSpec for program.
@@ -110,6 +111,7 @@ type programVariableSpecs struct {
 	NewtaskCloneFlags *ebpf.VariableSpec `ebpf:"newtask_clone_flags"`
 	NewtaskPid        *ebpf.VariableSpec `ebpf:"newtask_pid"`
 	NextSpace         *ebpf.VariableSpec `ebpf:"next_space"`
+	WakeAt            *ebpf.VariableSpec `ebpf:"wake_at"`
 }
 
 // programObjects contains all objects after they have been loaded into the kernel.
@@ -159,6 +161,7 @@ type programVariables struct {
 	NewtaskCloneFlags *ebpf.Variable `ebpf:"newtask_clone_flags"`
 	NewtaskPid        *ebpf.Variable `ebpf:"newtask_pid"`
 	NextSpace         *ebpf.Variable `ebpf:"next_space"`
+	WakeAt            *ebpf.Variable `ebpf:"wake_at"`
 }
 
 // programPrograms contains all programs after they have been loaded into the kernel.

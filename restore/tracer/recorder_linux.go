@@ -237,7 +237,7 @@ func openProcesses(pids []uint32) ([]int, error) {
 }
 
 func processError(pid uint32, err error) error {
-	if _, statErr := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == unix.ESRCH || statErr != nil {
+	if _, statErr := os.Stat(fmt.Sprintf("/proc/%d", pid)); errors.Is(err, unix.ESRCH) || statErr != nil {
 		return fmt.Errorf("trace process %d: %w", pid, ErrNoProcess)
 	}
 	return fmt.Errorf("trace process %d: %w: it is a thread of another process: %w", pid, ErrNoProcess, err)

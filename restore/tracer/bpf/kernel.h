@@ -38,7 +38,6 @@ enum {
 
 enum {
 	BPF_RB_AVAIL_DATA = 0,
-	BPF_RB_RING_SIZE = 1,
 };
 
 /* include/uapi/linux/sched.h */

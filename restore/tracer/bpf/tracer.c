@@ -43,6 +43,7 @@ struct event {
 
 /* Settings: written before loading. A field at offset 0 does not exist in this kernel's tracepoint. */
 volatile const __u8 by_cgroup = 0;
+volatile const __u64 wake_at = 0; /* bytes in the ring buffer */
 volatile const __u32 newtask_pid = 0;
 volatile const __u32 newtask_clone_flags = 0;
 volatile const __u32 exit_group_dead = 0;
@@ -92,9 +93,7 @@ struct {
  */
 static __always_inline __u64 wakeup(__u8 kind)
 {
-	if (kind != KIND_TOUCH)
-		return BPF_RB_FORCE_WAKEUP;
-	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > bpf_ringbuf_query(&events, BPF_RB_RING_SIZE) / 4)
+	if (kind != KIND_TOUCH || bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > wake_at)
 		return BPF_RB_FORCE_WAKEUP;
 	return BPF_RB_NO_WAKEUP;
 }

@@ -36,6 +36,9 @@ func (p Point) String() string {
 	return fmt.Sprintf("point %d", uint8(p))
 }
 
+// MarshalText makes JSON say the name.
+func (p Point) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
 func (p Point) valid() bool { return p >= PointFentry && p <= lastPoint }
 
 // Blind returns what cannot be seen from the point.
