@@ -157,11 +157,11 @@ func (c *Client) begin(ctx context.Context, s startBody, group *os.File) (err er
 
 // ask sends the start.
 func (c *Client) ask(s startBody, group *os.File) error {
-	if _, err := c.conn.Write(s.append(begin(kindStart))); err != nil || group == nil {
+	if _, err := c.conn.Write(s.append(packet(kindStart))); err != nil || group == nil {
 		return err
 	}
 	defer runtime.KeepAlive(group)
-	_, _, err := c.conn.WriteMsgUnix(begin(kindCgroup), unix.UnixRights(int(group.Fd())), nil)
+	_, _, err := c.conn.WriteMsgUnix(packet(kindCgroup), unix.UnixRights(int(group.Fd())), nil)
 	return err
 }
 
@@ -188,7 +188,7 @@ func (c *Client) PID() int { return c.cmd.Process.Pid }
 // Stop ends the recording: Next returns what there is, and io.EOF. It does not wait, and may be called again.
 func (c *Client) Stop() {
 	// If this fails then so does Next.
-	_, _ = c.conn.Write(begin(kindStop))
+	_, _ = c.conn.Write(packet(kindStop))
 }
 
 // Next waits for events and returns how many it has put into buf, at least one. It returns io.EOF when the recording has

@@ -12,10 +12,12 @@
 // and touched again is not reported again. An access that ends with a signal is a touch as well.
 //
 // A chosen process stays chosen until it has ended; children that it forks are chosen with it; a program that it executes
-// has a new address space in the trace. Threads are told apart. With a cgroup, processes are chosen when they first
+// has a new address space in the trace. A child that shares the memory of its parent until then (vfork) counts as having
+// its own. Threads are told apart. With a cgroup, processes are chosen when they first
 // fault.
 //
-// Processes that are not chosen pay for one lookup in a hash table at each of their faults.
+// What processes that are not chosen pay at each of their faults is the kernel's way to the program, and there one bit.
+// docs/architecture.md has figures.
 //
 // # Where it is noticed
 //

@@ -168,9 +168,9 @@ func TestHelperRefusesWhatMakesNoSense(t *testing.T) {
 	for name, packets := range map[string][][]byte{
 		"nothing":                   nil,
 		"another version":           {{9, byte(kindStart), 0, 0}},
-		"no start":                  {begin(kindStop)},
-		"a start that is too short": {begin(kindStart)},
-		"a cgroup that is none":     {startBody{1, 1, nil}.append(begin(kindStart)), begin(kindStop)},
+		"no start":                  {packet(kindStop)},
+		"a start that is too short": {packet(kindStart)},
+		"a cgroup that is none":     {startBody{1, 1, nil}.append(packet(kindStart)), packet(kindStop)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ours, theirs := pair(t)
@@ -192,13 +192,13 @@ func TestClientRefusesWhatMakesNoSense(t *testing.T) {
 	for name, packet := range map[string][]byte{
 		"another version":          {9, byte(kindEvents), 0, 0},
 		"an unknown kind":          {version, 99, 0, 0},
-		"half an event":            append(begin(kindEvents), event[:10]...),
-		"no event":                 begin(kindEvents),
-		"an event of no kind":      append(begin(kindEvents), make([]byte, eventSize)...),
-		"an end that is too short": begin(kindEnded),
-		"an end of no kind":        append(begin(kindEnded), make([]byte, 28)...),
-		"a refusal without reason": begin(kindRefused),
-		"another greeting":         begin(kindHello),
+		"half an event":            append(packet(kindEvents), event[:10]...),
+		"no event":                 packet(kindEvents),
+		"an event of no kind":      append(packet(kindEvents), make([]byte, eventSize)...),
+		"an end that is too short": packet(kindEnded),
+		"an end of no kind":        append(packet(kindEnded), make([]byte, 28)...),
+		"a refusal without reason": packet(kindRefused),
+		"another greeting":         packet(kindHello),
 	} {
 		t.Run(name, func(t *testing.T) {
 			ours, theirs := pair(t)

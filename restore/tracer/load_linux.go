@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -41,12 +42,14 @@ type settings struct {
 	ringBytes uint32
 	maxPages  uint32
 	byCgroup  bool
-	nextSpace uint32 // the first number that is free
-	live      uint64 // processes that will be put into the map of the chosen
+	pids      []uint32 // processes that will be put into the map of the chosen, with the spaces from 1 on
 }
 
 // load loads the program and attaches it: first what follows the life of processes, then what sees faults.
 func load(s settings) (*program, error) {
+	if runtime.GOARCH != "amd64" {
+		return nil, fmt.Errorf("%w: the tracer knows the page faults of amd64 so far, not of %s", ErrNotSupported, runtime.GOARCH)
+	}
 	spec, err := loadProgram()
 	if err != nil {
 		return nil, err
@@ -110,8 +113,12 @@ func configure(spec *ebpf.CollectionSpec, s settings) (execEvent string, err err
 	if s.byCgroup {
 		byCgroup = 1
 	}
+	var maybeChosen [1 << 16]uint64
+	for _, pid := range s.pids {
+		maybeChosen[pid/64%uint32(len(maybeChosen))] |= 1 << (pid % 64)
+	}
 	for name, value := range map[string]any{
-		programVarByCgroup: byCgroup, programVarNextSpace: s.nextSpace, programVarLive: s.live, programVarWakeAt: uint64(s.ringBytes / 4),
+		programVarByCgroup: byCgroup, programVarNextSpace: uint32(len(s.pids)) + 1, programVarLive: uint64(len(s.pids)), programVarMaybeChosen: maybeChosen, programVarWakeAt: uint64(s.ringBytes / 4),
 		programVarNewtaskPid: newPID, programVarNewtaskCloneFlags: cloneFlags, programVarExitGroupDead: groupDead,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {

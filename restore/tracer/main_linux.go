@@ -134,7 +134,7 @@ type helper struct {
 
 // serve does what the client asks for, once. It returns nil if that, or the client, has come to an end.
 func (h *helper) serve() error {
-	if err := h.send(begin(kindHello)); err != nil {
+	if err := h.send(packet(kindHello)); err != nil {
 		return err
 	}
 	start, group, err := h.awaitStart()
@@ -146,10 +146,10 @@ func (h *helper) serve() error {
 	}
 	r, err := newRecorder(start.pids, group, &Options{RingBytes: int(start.ringBytes), MaxPages: int(start.maxPages)})
 	if err != nil {
-		return h.send(appendRefused(begin(kindRefused), err))
+		return h.send(appendRefused(packet(kindRefused), err))
 	}
 	defer r.Close()
-	if err := h.send(appendStarted(begin(kindStarted), r.Info())); err != nil {
+	if err := h.send(appendStarted(packet(kindStarted), r.Info())); err != nil {
 		return err
 	}
 	var listener sync.WaitGroup
@@ -206,28 +206,28 @@ func (h *helper) listen(r *Recorder) {
 // record sends what the recorder finds, to the end.
 func (h *helper) record(r *Recorder) error {
 	events := make([]trace.Event, maxEvents)
-	packet := make([]byte, 0, maxMessage)
+	b := make([]byte, 0, maxMessage)
 	for {
 		n, err := r.Next(events)
 		switch {
 		case errors.Is(err, io.EOF):
-			return h.send(appendEnded(begin(kindEnded), r.Ending()))
+			return h.send(appendEnded(packet(kindEnded), r.Ending()))
 		case err != nil:
-			return h.send(appendRefused(begin(kindRefused), err))
+			return h.send(appendRefused(packet(kindRefused), err))
 		}
-		packet = append(packet[:0], begin(kindEvents)...)
+		b = append(b[:0], packet(kindEvents)...)
 		for _, e := range events[:n] {
-			packet = appendEvent(packet, e)
+			b = appendEvent(b, e)
 		}
-		if err := h.send(packet); err != nil {
+		if err := h.send(b); err != nil {
 			return err
 		}
 	}
 }
 
 // send returns io.EOF if the client is gone.
-func (h *helper) send(packet []byte) error {
-	_, err := h.conn.Write(packet)
+func (h *helper) send(b []byte) error {
+	_, err := h.conn.Write(b)
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 		return io.EOF
 	}

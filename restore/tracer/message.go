@@ -39,8 +39,8 @@ const (
 // errMalformed is wrapped by what becomes of messages, and of the kernel's records, that make no sense.
 var errMalformed = errors.New("malformed message")
 
-// begin begins a packet.
-func begin(k kind) []byte { return []byte{version, byte(k), 0, 0} }
+// packet returns the beginning of a packet, to which the body is appended.
+func packet(k kind) []byte { return []byte{version, byte(k), 0, 0} }
 
 // parse returns the body of a packet.
 func parse(b []byte) (k kind, body []byte, err error) {

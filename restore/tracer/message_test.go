@@ -12,7 +12,7 @@ import (
 
 func TestMessagesSurviveTheWay(t *testing.T) {
 	start := startBody{ringBytes: 1 << 20, maxPages: 7, pids: []uint32{3, 4711}}
-	k, body, err := parse(start.append(begin(kindStart)))
+	k, body, err := parse(start.append(packet(kindStart)))
 	if err != nil || k != kindStart {
 		t.Fatalf("kind %d, %v", k, err)
 	}
@@ -69,11 +69,11 @@ func TestEventsSurviveTheWay(t *testing.T) {
 }
 
 func FuzzMessage(f *testing.F) {
-	f.Add(startBody{1, 2, []uint32{3}}.append(begin(kindStart)))
-	f.Add(appendStarted(begin(kindStarted), Info{Point: trace.PointFentry}))
-	f.Add(appendEnded(begin(kindEnded), trace.Ending{End: trace.EndStopped}))
-	f.Add(appendRefused(begin(kindRefused), ErrTarget))
-	f.Add(appendEvent(begin(kindEvents), trace.Event{Kind: trace.KindJoin, Space: 1}))
+	f.Add(startBody{1, 2, []uint32{3}}.append(packet(kindStart)))
+	f.Add(appendStarted(packet(kindStarted), Info{Point: trace.PointFentry}))
+	f.Add(appendEnded(packet(kindEnded), trace.Ending{End: trace.EndStopped}))
+	f.Add(appendRefused(packet(kindRefused), ErrTarget))
+	f.Add(appendEvent(packet(kindEvents), trace.Event{Kind: trace.KindJoin, Space: 1}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		k, body, err := parse(b)
 		if err != nil {

@@ -6,7 +6,7 @@ func Probe() (Info, error) {
 	if err := checkNamespace(); err != nil {
 		return Info{}, err
 	}
-	p, err := load(settings{ringBytes: ringSize(0), maxPages: 1, nextSpace: 1})
+	p, err := load(settings{ringBytes: ringSize(0), maxPages: 1})
 	if err != nil {
 		return Info{}, err
 	}

@@ -1,5 +1,3 @@
-//go:build linux && amd64
-
 package tracer
 
 import (
@@ -36,7 +34,9 @@ func TestProgramForFentryUnderstandsItsArguments(t *testing.T) {
 	fault := spec.Programs[programProgFaultFentry]
 	fault.Type, fault.AttachType, fault.AttachTo = ebpf.RawTracepoint, ebpf.AttachNone, ""
 	spec.Programs = map[string]*ebpf.ProgramSpec{programProgFaultFentry: fault}
-	spec.Maps[programMapPages].MaxEntries = 100
+	if _, err := configure(spec, settings{ringBytes: ringSize(0), maxPages: 100, pids: []uint32{uint32(os.Getpid())}}); err != nil {
+		t.Fatal(err)
+	}
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
 		t.Fatal(err)
@@ -67,6 +67,24 @@ func TestProgramForFentryUnderstandsItsArguments(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, drain(t, coll.Maps[programMapEvents])); diff != "" {
 		t.Errorf("touches (-want +got):\n%s", diff)
+	}
+}
+
+func TestProgramsForWhatIsNotHerePassTheVerifier(t *testing.T) {
+	testenv.NeedTracing(t)
+	for _, name := range []string{programProgFaultKprobe, programProgFaultUser, programProgFaultKernel} {
+		spec, err := loadProgram()
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec.Programs = map[string]*ebpf.ProgramSpec{name: spec.Programs[name]}
+		spec.Maps[programMapPages].MaxEntries = 1
+		coll, err := ebpf.NewCollection(spec)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		coll.Close()
 	}
 }
 

@@ -70,8 +70,7 @@ func newRecorder(pids []uint32, group *os.File, opts *Options) (*Recorder, error
 	o := opts.withDefaults()
 	r := &Recorder{forever: group != nil, start: monotonic(), info: Info{Started: time.Now()}}
 	r.prog, err = load(settings{
-		ringBytes: ringSize(o.RingBytes), maxPages: uint32(o.MaxPages), byCgroup: r.forever,
-		nextSpace: uint32(len(pids)) + 1, live: uint64(len(pids)),
+		ringBytes: ringSize(o.RingBytes), maxPages: uint32(o.MaxPages), byCgroup: r.forever, pids: pids,
 	})
 	if err != nil {
 		return nil, err

@@ -54,6 +54,12 @@ __u64 lost_space = 0;
 __u64 live = 0;	      /* chosen processes */
 __u32 next_space = 1; /* written before loading: numbers from here on are free */
 
+/*
+ * A bit for each pid, set while it may be in the map of the chosen: what all others pay at each fault is a look at it. There
+ * are less than 1 << 22 pids (PID_MAX_LIMIT). Those that are named have theirs set before loading.
+ */
+__u64 maybe_chosen[1 << 16] = {};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 22);
@@ -117,6 +123,21 @@ static __always_inline void report(__u8 kind, __u8 flags, __u32 space, __u32 pid
 	bpf_ringbuf_submit(e, wakeup(kind));
 }
 
+static __always_inline __u64 *word_of(__u32 pid)
+{
+	return &maybe_chosen[(pid >> 6) & 0xffff];
+}
+
+/* forget ends what begin began. Returns whether it is this call that does. */
+static __always_inline int forget(__u32 pid)
+{
+	if (bpf_map_delete_elem(&chosen, &pid))
+		return 0;
+	__sync_fetch_and_and(word_of(pid), ~(1ull << (pid & 63)));
+	__sync_fetch_and_add(&live, -1);
+	return 1;
+}
+
 /* begin gives pid, which has not been chosen yet, a space. Returns 0 if there is no more room. */
 static __always_inline __u32 begin(__u8 kind, __u32 pid, __u32 tid, __u64 parent)
 {
@@ -126,6 +147,7 @@ static __always_inline __u32 begin(__u8 kind, __u32 pid, __u32 tid, __u64 parent
 		__sync_fetch_and_add(&lost_space, 1);
 		return 0;
 	}
+	__sync_fetch_and_or(word_of(pid), 1ull << (pid & 63));
 	__sync_fetch_and_add(&live, 1);
 	report(kind, 0, space, pid, tid, parent);
 	return space;
@@ -134,8 +156,11 @@ static __always_inline __u32 begin(__u8 kind, __u32 pid, __u32 tid, __u64 parent
 /* space_of returns the space of a process, 0 if it was not chosen. self: it is the one that runs. */
 static __always_inline __u32 space_of(__u32 pid, __u32 tid, int self)
 {
-	__u32 *space = bpf_map_lookup_elem(&chosen, &pid);
+	__u32 *space;
 
+	if (!by_cgroup && !(*word_of(pid) >> (pid & 63) & 1))
+		return 0;
+	space = bpf_map_lookup_elem(&chosen, &pid);
 	if (space)
 		return *space;
 	if (!by_cgroup || !self || bpf_current_task_under_cgroup(&cgroups, 0) != 1)
@@ -260,8 +285,7 @@ static __always_inline int exec(void)
 	__u32 before = *space, after = __sync_fetch_and_add(&next_space, 1);
 	if (after >= MAX_SPACES) {
 		__sync_fetch_and_add(&lost_space, 1);
-		bpf_map_delete_elem(&chosen, &pid);
-		__sync_fetch_and_add(&live, -1);
+		forget(pid);
 		return 0;
 	}
 	*space = after;
@@ -290,9 +314,7 @@ int task_exit(void *ctx)
 	if (!group_dead)
 		return 0;
 	__u32 last = *space;
-	if (!bpf_map_delete_elem(&chosen, &pid)) {
-		__sync_fetch_and_add(&live, -1);
+	if (forget(pid))
 		report(KIND_EXIT, 0, last, pid, tid, 0);
-	}
 	return 0;
 }
