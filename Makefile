@@ -54,7 +54,7 @@ generate: ## the BPF program of the tracer, and the command line reference, whic
 	go test ./cmd/thaw ./cmd/thawd ./cmd/uffdbench -run Reference -update
 
 generate-check: generate ## fails if what is generated is not what is committed
-	git diff --exit-code -- docs/cli restore/tracer
+	git diff --exit-code -- docs/cli restore/tracer/program_bpfel.go restore/tracer/program_bpfel.o
 
 clean: ## what was built
 	rm -rf bin out

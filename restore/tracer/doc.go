@@ -54,5 +54,6 @@
 // in another one.
 //
 // BUG(thaw): before Linux 6.16 a process counts as ended with its first thread, though others may go on; before 6.10 the
-// kernel's own touches of the stack of a new program count for the program before.
+// kernel's own touches of the stack of a new program count for the program before. Since then what other threads touch
+// in the moment between an exec and their end counts for the new program.
 package tracer
