@@ -53,7 +53,8 @@
 // BUG(thaw): pids are those of the initial pid namespace, as BPF programs see them: neither a Recorder nor a helper works
 // in another one.
 //
-// BUG(thaw): before Linux 6.16 a process counts as ended with its first thread, though others may go on; before 6.10 the
-// kernel's own touches of the stack of a new program count for the program before. Since then what other threads touch
-// in the moment between an exec and their end counts for the new program.
+// BUG(thaw): before Linux 6.16 a process counts as ended with its first thread, though others may go on, or may be about to
+// execute a program, which ends the first one. Before 6.10 the kernel's own touches of the stack of a new program count for
+// the program before. Since then what other threads touch in the moment between an exec and their end counts for the new
+// program.
 package tracer
