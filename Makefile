@@ -5,8 +5,10 @@ export THAW_DEPS ?= $(CURDIR)/.deps
 # Debian packages of the host: what set-up, demo and tests run.
 DEMO_PACKAGES := runc mmdebstrap iproute2 curl
 TEST_PACKAGES := gcc libc6-dev podman
+# The compiler of the BPF program, by its version: another one would generate other bytes. Debian 12 has it.
+GENERATE_PACKAGES := clang-14 llvm-14 libbpf-dev
 
-.PHONY: build deps test-deps demo demo-large bench bench-smoke test test-race zdtm lint fuzz generate clean clean-deps
+.PHONY: build deps test-deps demo demo-large bench bench-smoke test test-race zdtm lint fuzz generate generate-check clean clean-deps
 
 build: ## build bin/thawd, bin/thaw and bin/uffdbench
 	go build -o bin/ ./cmd/...
@@ -46,8 +48,13 @@ lint: ## go vet, gofmt, golangci-lint where it is installed
 fuzz: ## every fuzz target for a minute (FUZZTIME=1m)
 	scripts/fuzz.sh $(or $(FUZZTIME),1m)
 
-generate: ## the command line reference, which is made from the programs
+generate: ## the BPF program of the tracer, and the command line reference, which is made from the programs
+	scripts/setup-system.sh $(GENERATE_PACKAGES)
+	go generate ./restore/tracer
 	go test ./cmd/thaw ./cmd/thawd ./cmd/uffdbench -run Reference -update
+
+generate-check: generate ## fails if what is generated is not what is committed
+	git diff --exit-code -- docs/cli restore/tracer/program_bpfel.go restore/tracer/program_bpfel.o
 
 clean: ## what was built
 	rm -rf bin out

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"thaw/restore/tracer/trace"
 	"thaw/uffd"
 )
 
@@ -32,6 +33,7 @@ func Examine(h *Host) Report {
 		[]Finding{
 			examineKernel(h),
 			examineUserfaultfd(&h.Userfaultfd),
+			examineTracing(&h.Tracing),
 			examineCRIU(h),
 			examineRunc(h),
 			examineHelpers(h),
@@ -74,6 +76,26 @@ func examineUserfaultfd(u *Userfaultfd) Finding {
 	case !u.Features.Has(uffd.FeaturePoison):
 		return warn(check, has, "no poison: where a page cannot be had its process is killed, not only the access refused",
 			"use Linux "+uffd.FeaturePoison.Since()+" or newer")
+	}
+	return ok(check, has)
+}
+
+// examineTracing never blocks: without a tracer there are no working sets from it, and all else works.
+func examineTracing(t *Tracing) Finding {
+	const check = "tracing"
+	switch {
+	case t.Permission:
+		return warn(check, "none", "first touches cannot be recorded: "+t.Err, "run as root, or grant CAP_BPF, CAP_PERFMON and read access to tracefs")
+	case t.Err != "":
+		return warn(check, "none", "first touches cannot be recorded: "+t.Err,
+			"use Linux 5.12 or newer with CONFIG_BPF_SYSCALL and CONFIG_BPF_EVENTS; mount -t tracefs none /sys/kernel/tracing")
+	}
+	has := t.Point.String()
+	if blind := t.Point.Blind() &^ trace.PointFentry.Blind(); blind != 0 {
+		has += "; from there cannot be seen: " + blind.String()
+	}
+	if t.Point.Blind()&trace.BlindKernel != 0 {
+		return warn(check, has, "a working set lacks what system calls touch", "use a kernel with CONFIG_DEBUG_INFO_BTF and CONFIG_DYNAMIC_FTRACE, for fentry")
 	}
 	return ok(check, has)
 }

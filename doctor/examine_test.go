@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"thaw/restore/tracer/trace"
 	"thaw/uffd"
 )
 
@@ -17,6 +18,7 @@ func goodHost() *Host {
 		Arch:        "amd64",
 		Kernel:      "6.12.41+deb13-amd64",
 		Userfaultfd: Userfaultfd{Features: neededFeatures | uffd.FeaturePoison},
+		Tracing:     Tracing{Point: trace.PointTracepoints, Refused: []string{"fentry: no"}},
 		CRIU:        Tool{Path: "/usr/sbin/criu", Version: "4.2.1"},
 		Runc:        Tool{Path: "/usr/sbin/runc", Version: "1.1.15+ds1"},
 		Helpers:     map[string]string{"tar": "/usr/bin/tar", "ip": "/usr/sbin/ip"},
@@ -64,6 +66,11 @@ func TestEachLackIsFoundAndHasARemedy(t *testing.T) {
 			check: "userfaultfd", status: Missing, lacks: "fork"},
 		{name: "no poison", change: func(h *Host) { h.Userfaultfd.Features &^= uffd.FeaturePoison },
 			check: "userfaultfd", status: Warning, lacks: "poison"},
+		{name: "no permission to trace", change: func(h *Host) { h.Tracing = Tracing{Err: "operation not permitted", Permission: true} },
+			check: "tracing", status: Warning, lacks: "not permitted"},
+		{name: "no way to trace", change: func(h *Host) { h.Tracing = Tracing{Err: "no BPF"} }, check: "tracing", status: Warning, lacks: "no BPF"},
+		{name: "half a way to trace", change: func(h *Host) { h.Tracing.Point = trace.PointUserTracepoint },
+			check: "tracing", status: Warning, lacks: "system calls"},
 		{name: "no CRIU", change: func(h *Host) { h.CRIU = Tool{Err: "not found in PATH"} }, check: "criu", status: Missing, lacks: "not found"},
 		{name: "a CRIU that is too old", change: func(h *Host) { h.CRIU.Version = "3.17.1" }, check: "criu", status: Missing, lacks: "4.2"},
 		{name: "a CRIU that does not start", change: func(h *Host) { h.CRIU = Tool{Path: "/x/criu", Err: "exec format error"} },

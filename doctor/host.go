@@ -1,6 +1,9 @@
 package doctor
 
-import "thaw/uffd"
+import (
+	"thaw/restore/tracer/trace"
+	"thaw/uffd"
+)
 
 // Host is what was found on a host. The zero value is a host that has nothing.
 type Host struct {
@@ -8,6 +11,7 @@ type Host struct {
 	Kernel string `json:"kernel"` // release, such as "6.12.41+deb13-amd64"
 
 	Userfaultfd Userfaultfd `json:"userfaultfd"`
+	Tracing     Tracing     `json:"tracing"`
 	CRIU        Tool        `json:"criu"`
 	// CRIUCheck is what `criu check` says when it fails; empty if it is content.
 	CRIUCheck string `json:"criu_check,omitempty"`
@@ -34,6 +38,17 @@ type Userfaultfd struct {
 	SyscallErr string `json:"syscall_error,omitempty"`
 	DeviceErr  string `json:"device_error,omitempty"`
 	ForkErr    string `json:"fork_error,omitempty"`
+}
+
+// Tracing is from where in the kernel first touches can be recorded by this process.
+type Tracing struct {
+	// Err says why they cannot be recorded at all, empty if they can; Permission tells whether it is a permission that is
+	// missing.
+	Err        string `json:"error,omitempty"`
+	Permission bool   `json:"permission_missing,omitempty"`
+	// Point is the best place that can be used; Refused are better ones, with why they cannot.
+	Point   trace.Point `json:"point,omitzero"`
+	Refused []string    `json:"refused,omitempty"`
 }
 
 // Tool is a program that we run.

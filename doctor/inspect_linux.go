@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"thaw/checkpoint"
+	"thaw/restore/tracer"
 	"thaw/uffd"
 )
 
@@ -28,8 +29,8 @@ type Options struct {
 	StoreDir, RunDir string
 }
 
-// Inspect looks at this host, with the rights of this process. It opens a userfaultfd and runs CRIU and runc, and
-// changes nothing. What cannot be found out is in the Host as lacking; only the end of ctx is an error.
+// Inspect looks at this host, with the rights of this process. It opens a userfaultfd, loads a BPF program that
+// sees nothing, runs CRIU and runc, and changes nothing. What cannot be found out is in the Host as lacking; only the end of ctx is an error.
 func Inspect(ctx context.Context, opts *Options) (*Host, error) {
 	if opts == nil {
 		opts = &Options{}
@@ -38,6 +39,7 @@ func Inspect(ctx context.Context, opts *Options) (*Host, error) {
 		Arch:        runtime.GOARCH,
 		Kernel:      kernelRelease(),
 		Userfaultfd: inspectUserfaultfd(),
+		Tracing:     inspectTracing(),
 		Cgroups:     inspectCgroups(),
 		Permissions: inspectPermissions(),
 		RunIsTmpfs:  isTmpfs("/run"),
@@ -73,6 +75,15 @@ func inspectUserfaultfd() Userfaultfd {
 		DeviceErr:  message(info.DeviceErr),
 		ForkErr:    message(info.ForkErr),
 	}
+}
+
+func inspectTracing() Tracing {
+	info, err := tracer.Probe()
+	t := Tracing{Err: message(err), Permission: errors.Is(err, tracer.ErrNotPermitted), Point: info.Point}
+	for _, r := range info.Refused {
+		t.Refused = append(t.Refused, r.String())
+	}
+	return t
 }
 
 func message(err error) string {

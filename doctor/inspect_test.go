@@ -23,6 +23,10 @@ func TestThisHostIsInspected(t *testing.T) {
 	if len(h.Disks) != 1 || h.Disks[0].Free == 0 || h.Disks[0].Err != "" {
 		t.Errorf("disks are %+v", h.Disks)
 	}
+	testenv.NeedTracing(t)
+	if h.Tracing.Err != "" || h.Tracing.Point == 0 {
+		t.Errorf("tracing is %+v", h.Tracing)
+	}
 	r := Examine(h)
 	for _, f := range r.Findings {
 		t.Log(f)

@@ -25,8 +25,8 @@ func newDoctor(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this host has, what it lacks, and how to get it",
-		Long: `Looks at the kernel, userfaultfd, CRIU, runc, cgroups, permissions, disks and thawd, and says of each what is there, what is
-missing, and how to get it. It changes nothing.
+		Long: `Looks at the kernel, userfaultfd, tracing, CRIU, runc, cgroups, permissions, disks and thawd, and says of each what is there,
+what is missing, and how to get it. It changes nothing.
 
 The exit code is 7 if something is missing without which thaw cannot work here.`,
 		Example: `  thaw doctor

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"thaw/cmd/internal/cli"
+	"thaw/restore/tracer"
 )
 
 func main() {
@@ -19,6 +20,9 @@ func main() {
 
 // run runs the command line and returns the exit code.
 func run(ctx context.Context, args []string, stdin *os.File, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == tracerCommand {
+		return tracer.Main(args[1:])
+	}
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := newRoot(a)
 	root.SetArgs(args)

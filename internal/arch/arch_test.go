@@ -23,9 +23,11 @@ var mayImport = map[string][]string{
 	"thaw/restore/criu":              {"thaw/restore", "thaw/restore/criu/internal/...", "thaw/uffd", "thaw/internal/..."},
 	"thaw/restore/criu/internal/...": {"thaw/restore", "thaw/uffd", "thaw/internal/..."},
 	"thaw/restore/guard":             {"thaw/uffd", "thaw/internal/..."},
+	"thaw/restore/tracer":            {"thaw/restore/tracer/trace", "thaw/internal/..."},
+	"thaw/restore/tracer/trace":      {},
 	"thaw/restore/criu/lazypages":    {"thaw/restore", "thaw/restore/criu", "thaw/uffd", "thaw/internal/..."},
 	"thaw/checkpoint":                {},
-	"thaw/doctor":                    {"thaw/uffd", "thaw/checkpoint"},
+	"thaw/doctor":                    {"thaw/uffd", "thaw/checkpoint", "thaw/restore/tracer/..."},
 	"thaw/control":                   {},
 	"thaw/daemon":                    {"thaw/control", "thaw/pagestore", "thaw/restore/...", "thaw/uffd", "thaw/internal/..."},
 	"thaw/snapshot":                  {"thaw/checkpoint", "thaw/control", "thaw/pagestore", "thaw/restore/criu"},
@@ -74,6 +76,36 @@ func TestImportsPointOneWay(t *testing.T) {
 	}
 	if n < 10 {
 		t.Errorf("go list named only %d packages: the test is not looking at the project", n)
+	}
+}
+
+// onlyImporter says who alone may import a module from outside, by the beginning of its packages' paths.
+var onlyImporter = map[string]string{
+	"github.com/cilium/ebpf": "thaw/restore/tracer",
+}
+
+func TestModulesWithOneImporterHaveNoOther(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}`, "thaw/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	seen := make(map[string]bool)
+	for line := range strings.Lines(string(out)) {
+		importer, imp, _ := strings.Cut(strings.TrimSpace(line), " ")
+		for module, only := range onlyImporter {
+			if !match(module+"/...", imp) {
+				continue
+			}
+			seen[module] = true
+			if importer != only {
+				t.Errorf("%s imports %s, which only %s may", importer, imp, only)
+			}
+		}
+	}
+	for module := range onlyImporter {
+		if !seen[module] {
+			t.Errorf("nobody imports %s: the rule is out of date", module)
+		}
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"thaw/uffd"
 )
 
@@ -65,6 +67,42 @@ func NeedUserfaultfd(tb testing.TB, features ...uffd.Features) uffd.Info {
 		}
 	}
 	return info
+}
+
+// NeedTracing skips the test unless this process may attach BPF programs to the kernel's tracepoints of page faults.
+func NeedTracing(tb testing.TB) {
+	tb.Helper()
+	NeedRoot(tb)
+	for _, event := range []string{"exceptions/page_fault_user", "exceptions/page_fault_kernel", "task/task_newtask"} {
+		if _, err := os.Stat("/sys/kernel/tracing/events/" + event); err != nil {
+			missing(tb, "needs the kernel's tracepoints: mount -t tracefs none /sys/kernel/tracing: %v", err)
+		}
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		tb.Fatalf("capget: %v", err)
+	}
+	for name, bit := range map[string]uint{"CAP_BPF": unix.CAP_BPF, "CAP_PERFMON": unix.CAP_PERFMON} {
+		if sets[bit/32].Effective&(1<<(bit%32)) == 0 {
+			missing(tb, "needs %s: run the tests where it is granted", name)
+		}
+	}
+}
+
+// CgroupV2 returns the folder where cgroups of version 2 are mounted. It skips the test if they are not, or if no group
+// can be made there.
+func CgroupV2(tb testing.TB) string {
+	tb.Helper()
+	NeedRoot(tb)
+	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		var st unix.Statfs_t
+		if unix.Statfs(dir, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC && unix.Access(dir, unix.W_OK) == nil {
+			return dir
+		}
+	}
+	missing(tb, "needs cgroups of version 2 that can be written to: mount -t cgroup2 none /sys/fs/cgroup")
+	return ""
 }
 
 // NeedCC skips the test unless there is a C compiler, and returns its path.

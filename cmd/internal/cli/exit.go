@@ -14,6 +14,8 @@ import (
 	"thaw/control"
 	"thaw/pagestore"
 	"thaw/restore/criu"
+	"thaw/restore/tracer"
+	"thaw/restore/tracer/trace"
 	"thaw/snapshot"
 )
 
@@ -24,7 +26,7 @@ const (
 	OK          Code = 0   // done
 	Failure     Code = 1   // failed for a reason that no other code names
 	Usage       Code = 2   // the command line, or a name on it, is wrong
-	NotFound    Code = 3   // no such snapshot, session, process, container or folder
+	NotFound    Code = 3   // no such snapshot, session, process, container, file or folder
 	Corrupt     Code = 4   // stored pages or images are damaged, or of a kind that is not understood
 	Busy        Code = 5   // a name, path or store is taken or in use, or thawd is ending
 	Permission  Code = 6   // a permission is missing
@@ -39,7 +41,7 @@ func Codes() []CodeMeaning {
 		{OK, "ok", "done"},
 		{Failure, "failure", "failed for a reason that no other code names"},
 		{Usage, "usage", "the command line, or a name on it, is wrong"},
-		{NotFound, "not found", "no such snapshot, session, process, container or folder"},
+		{NotFound, "not found", "no such snapshot, session, process, container, file or folder"},
 		{Corrupt, "corrupt", "stored pages or images are damaged, or of a kind that is not understood"},
 		{Busy, "busy", "a name, path or store is taken or in use, or thawd is ending"},
 		{Permission, "permission", "a permission is missing"},
@@ -120,6 +122,13 @@ var causes = []struct {
 	{checkpoint.ErrToolMissing, Missing, criuHint},
 	{checkpoint.ErrContainerExists, Busy, "choose another --id, or delete the container: runc delete"},
 	{checkpoint.ErrCgroupTaken, Busy, "give the bundle a cgroup of its own (linux.cgroupsPath in config.json)"},
+
+	{tracer.ErrNotPermitted, Permission, "run as root, or grant CAP_BPF and CAP_PERFMON; thaw doctor says what works here"},
+	{tracer.ErrNotSupported, Missing, "thaw doctor says what this kernel offers, and what it lacks"},
+	{tracer.ErrNoProcess, NotFound, "name a process that runs, by the number that it has on the host"},
+	{tracer.ErrTarget, Usage, ""},
+	{trace.ErrVersion, Corrupt, "the trace was written by another thaw: use that one, or record again"},
+	{trace.ErrCorrupt, Corrupt, "record again: what is damaged cannot be told from what was recorded"},
 
 	{control.ErrSocketTaken, Busy, "another thawd runs; use it, or choose another --socket"},
 	{control.ErrNotSocket, Busy, "choose another --socket, or move the file away"},

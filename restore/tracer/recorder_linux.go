@@ -1,0 +1,302 @@
+package tracer
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+
+	"thaw/restore/tracer/trace"
+)
+
+// readEvery is how often the buffer is looked at. Touches do not wake us up, unless it fills: that would cost the thread
+// that touches more than everything else.
+const readEvery = 20 * time.Millisecond
+
+// A Recorder records touches in this process, which needs CAP_BPF and CAP_PERFMON. Where that is not wanted, a Client has
+// it done by a process of its own.
+//
+// Stop may be called at any time; everything else is for one goroutine.
+type Recorder struct {
+	prog   *program
+	ring   *ringbuf.Reader
+	record ringbuf.Record
+	info   Info
+	start  time.Duration // of the recording, on the monotonic clock
+
+	forever  bool   // it does not end by itself: a cgroup is recorded
+	missed   uint64 // processes that had ended when they were to be chosen; the program still counts them as live
+	stopping atomic.Bool
+	detached bool
+	ending   trace.Ending // valid when Next has returned io.EOF
+}
+
+// NewRecorder begins to record. nil options mean the defaults.
+//
+// A process that ends before the recording has begun is recorded with no touches, as long as it existed when NewRecorder
+// was called: otherwise ErrNoProcess is returned. Returns errors that wrap ErrNotPermitted, ErrNotSupported or ErrTarget.
+func NewRecorder(t Target, opts *Options) (*Recorder, error) {
+	if err := t.check(); err != nil {
+		return nil, err
+	}
+	var group *os.File
+	if t.Cgroup != "" {
+		var err error
+		if group, err = openCgroup(t.Cgroup); err != nil {
+			return nil, err
+		}
+		defer group.Close()
+	}
+	return newRecorder(t.pids(), group, opts)
+}
+
+// newRecorder records the processes, or the cgroup if it is not nil, which stays the caller's.
+func newRecorder(pids []uint32, group *os.File, opts *Options) (*Recorder, error) {
+	if err := checkNamespace(); err != nil {
+		return nil, err
+	}
+	handles, err := openProcesses(pids)
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll(handles)
+	o := opts.withDefaults()
+	r := &Recorder{forever: group != nil, start: monotonic(), info: Info{Started: time.Now()}}
+	r.prog, err = load(settings{
+		ringBytes: ringSize(o.RingBytes), maxPages: uint32(o.MaxPages), byCgroup: r.forever, pids: pids,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if r.ring, err = ringbuf.NewReader(r.prog.coll.Maps[programMapEvents]); err != nil {
+		return nil, errors.Join(fmt.Errorf("open ring buffer: %w", err), r.prog.close())
+	}
+	r.info.Point, r.info.Refused = r.prog.point, r.prog.refused
+	if err := r.begin(pids, handles, group); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// begin makes the program, which is attached by now, see the processes.
+func (r *Recorder) begin(pids []uint32, handles []int, group *os.File) error {
+	if group != nil {
+		if err := r.prog.coll.Maps[programMapCgroups].Put(uint32(0), uint32(group.Fd())); err != nil {
+			return fmt.Errorf("%w: cgroup %s (one of version 2 is needed): %w", ErrTarget, group.Name(), err)
+		}
+	}
+	chosen := r.prog.coll.Maps[programMapChosen]
+	for i, pid := range pids {
+		space := uint32(i) + 1
+		r.info.Chosen = append(r.info.Chosen, Chosen{Space: space, PID: pid})
+		if err := chosen.Put(pid, space); err != nil {
+			return fmt.Errorf("choose process %d: %w", pid, err)
+		}
+		if !hasEnded(handles[i]) {
+			continue
+		}
+		// The program has seen its end, or never will. What it has not deleted shall not match a process that gets the number.
+		switch err := chosen.Delete(pid); {
+		case err == nil:
+			r.missed++
+		case !errors.Is(err, ebpf.ErrKeyNotExist):
+			return fmt.Errorf("forget process %d: %w", pid, err)
+		}
+	}
+	return nil
+}
+
+// Info says what is recorded, and how.
+func (r *Recorder) Info() Info { return r.info }
+
+// Stop ends the recording: Next returns what there is, and io.EOF. It does not wait, and may be called again, but not
+// after Close.
+func (r *Recorder) Stop() {
+	r.stopping.Store(true)
+	// It fails if the reader is closed, and then there is nobody to wake.
+	_ = r.ring.Flush()
+}
+
+// Next waits for events and returns how many it has put into buf, at least one. It returns io.EOF when the recording has
+// ended: by Stop, or because no chosen process is left.
+func (r *Recorder) Next(buf []trace.Event) (int, error) {
+	for {
+		if r.ending.End != 0 {
+			return 0, io.EOF
+		}
+		n, err := r.read(buf)
+		if n > 0 || err != nil {
+			return n, err
+		}
+		if r.detached {
+			return 0, r.finish()
+		}
+		ended, err := r.allEnded()
+		if err != nil {
+			return 0, err
+		}
+		if r.stopping.Load() || ended {
+			r.detached = true
+			r.ending.Length = monotonic() - r.start
+			if err := r.prog.detach(); err != nil {
+				return 0, fmt.Errorf("detach: %w", err)
+			}
+		}
+	}
+}
+
+// read returns what is in the buffer, after waiting a little if there is nothing and there may be more.
+func (r *Recorder) read(buf []trace.Event) (n int, err error) {
+	deadline := time.Now()
+	if !r.detached && !r.stopping.Load() {
+		deadline = deadline.Add(readEvery)
+	}
+	r.ring.SetDeadline(deadline)
+	for n < len(buf) && (n == 0 || r.ring.AvailableBytes() > 0) {
+		err := r.ring.ReadInto(&r.record)
+		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ringbuf.ErrFlushed) {
+			break
+		} else if err != nil {
+			return n, fmt.Errorf("read ring buffer: %w", err)
+		}
+		if buf[n], err = parseEvent(r.record.RawSample, r.start); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+func (r *Recorder) allEnded() (bool, error) {
+	if r.forever {
+		return false, nil
+	}
+	live, err := r.prog.variable(programVarLive)
+	return live <= r.missed, err
+}
+
+// finish reads what the program has counted. The program does not run any more.
+func (r *Recorder) finish() error {
+	lostRing, err := r.prog.variable(programVarLostRing)
+	if err != nil {
+		return err
+	}
+	lostSpace, err := r.prog.variable(programVarLostSpace)
+	if err != nil {
+		return err
+	}
+	r.ending.LostRing, r.ending.LostSpace = lostRing, lostSpace
+	r.ending.End = trace.EndExited
+	if r.stopping.Load() {
+		r.ending.End = trace.EndStopped
+	}
+	return io.EOF
+}
+
+// Ending says how the recording ended, once Next has returned io.EOF.
+func (r *Recorder) Ending() trace.Ending { return r.ending }
+
+// Close ends the recording, whatever its state. It must not be called while Next runs.
+func (r *Recorder) Close() error { return errors.Join(r.ring.Close(), r.prog.close()) }
+
+// initialNamespace is the inode of the initial pid namespace (PROC_PID_INIT_INO of the kernel).
+const initialNamespace = 0xEFFFFFFC
+
+// checkNamespace returns an error unless our pids are those that BPF programs see.
+func checkNamespace() error {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
+		return fmt.Errorf("look at the pid namespace: %w", err)
+	}
+	if st.Ino != initialNamespace {
+		return fmt.Errorf("%w: the tracer runs in a pid namespace of its own, where processes have other numbers: run it on the host", ErrNotSupported)
+	}
+	return nil
+}
+
+// openProcesses returns a pidfd for each process. The caller closes them.
+func openProcesses(pids []uint32) ([]int, error) {
+	handles := make([]int, 0, len(pids))
+	for _, pid := range pids {
+		fd, err := unix.PidfdOpen(int(pid), 0)
+		if err != nil {
+			closeAll(handles)
+			return nil, processError(pid, err)
+		}
+		handles = append(handles, fd)
+	}
+	return handles, nil
+}
+
+func processError(pid uint32, err error) error {
+	if _, statErr := os.Stat(fmt.Sprintf("/proc/%d", pid)); errors.Is(err, unix.ESRCH) || statErr != nil {
+		return fmt.Errorf("trace process %d: %w", pid, ErrNoProcess)
+	}
+	return fmt.Errorf("trace process %d: %w: it is a thread of another process: %w", pid, ErrNoProcess, err)
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd) // nothing was written
+	}
+}
+
+// hasEnded reports whether all threads of a process have ended.
+func hasEnded(pidfd int) bool {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(fds, 0)
+		if err != unix.EINTR {
+			return n > 0
+		}
+	}
+}
+
+// openCgroup opens the folder of a cgroup of version 2.
+func openCgroup(path string) (*os.File, error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTarget, err)
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil || st.Type != unix.CGROUP2_SUPER_MAGIC {
+		dir.Close()
+		return nil, fmt.Errorf("%w: %s is no cgroup of version 2", ErrTarget, path)
+	}
+	return dir, nil
+}
+
+// monotonic returns the clock that bpf_ktime_get_ns reads.
+func monotonic() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		panic(fmt.Sprintf("read the clock: %v", err)) // it exists on every Linux
+	}
+	return time.Duration(ts.Nano())
+}
+
+// ringSize rounds up to what the kernel takes: a power of two, of whole pages.
+func ringSize(bytes int) uint32 {
+	size := uint32(os.Getpagesize())
+	for size < uint32(bytes) {
+		size *= 2
+	}
+	return size
+}
+
+// pids returns the numbers, each once.
+func (t *Target) pids() []uint32 {
+	var all []uint32
+	for _, pid := range t.PIDs {
+		all = append(all, uint32(pid))
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
