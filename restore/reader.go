@@ -180,19 +180,27 @@ func (r *reader) fail(err error) {
 	time.Sleep(retryWait)
 }
 
-// stream makes one small copy for the stream of the session that had the last fault, if there is one to make without waiting,
-// and reports whether it did.
-func (r *reader) stream(now time.Time) bool {
+// streaming returns the session for whose stream the reader is to copy, the one that had the last fault, or nil.
+func (r *reader) streaming(now time.Time) *Session {
 	s := r.hot
-	if s == nil || !s.own.streamed || len(r.parked) > 0 || s.limiter != nil || !s.isRegistered() || now.Before(r.noStream) {
-		return false // the workers keep the rate, and know how to wait
+	if s == nil || !s.own.streamed || len(r.parked) > 0 || now.Before(r.noStream) || r.server.calm(now) >= awakeFor {
+		return nil
 	}
-	calm := r.server.calm(now)
-	if r.job.a != nil && (r.job.a.s != s || calm >= awakeFor) {
+	if s.limiter != nil || !s.isRegistered() {
+		return nil // the workers keep the rate, and know how to wait
+	}
+	return s
+}
+
+// stream makes one small copy for a session's stream, if there is one to make without waiting, and reports whether it did. If not,
+// it holds no chunk when it returns: a session waits for all of its chunks.
+func (r *reader) stream(now time.Time) bool {
+	s := r.streaming(now)
+	if r.job.a != nil && r.job.a.s != s {
 		r.job.a.s.returnJob(r.job)
 		r.job = job{}
 	}
-	if calm >= awakeFor {
+	if s == nil {
 		return false
 	}
 	if r.job.a == nil {
@@ -205,7 +213,7 @@ func (r *reader) stream(now time.Time) bool {
 		r.job = j
 	}
 	limit := uint64(busyPages)
-	if calm < busyFor {
+	if r.server.calm(now) < busyFor {
 		limit = eagerPages
 	}
 	copied := r.job.copyReady(limit) > 0

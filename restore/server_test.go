@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 )
 
 // startServer starts a server that ends after the sessions that are begun from now on.
@@ -87,5 +88,43 @@ func TestAbortedSessionWithoutAProcessLeavesItsServer(t *testing.T) {
 	}
 	if n := server.readers[0].load.Load(); n != 0 {
 		t.Errorf("the reader still has %d sessions", n)
+	}
+}
+
+// TestReaderThatDoesNotStreamHoldsNoChunk: a chunk that it kept would never be finished, and neither would its session.
+func TestReaderThatDoesNotStreamHoldsNoChunk(t *testing.T) {
+	now := time.Now()
+	for name, change := range map[string]func(r *reader, s, other *Session){
+		"no session had the last fault":     func(r *reader, s, other *Session) { r.hot = nil },
+		"another session had it":            func(r *reader, s, other *Session) { r.hot = other },
+		"a fault is to be tried again":      func(r *reader, s, other *Session) { r.parked = []fault{{}} },
+		"the last fault was long ago":       func(r *reader, s, other *Session) { r.server.lastFault.Store(now.Add(-time.Hour).UnixNano()) },
+		"what there is is not at hand":      func(r *reader, s, other *Session) { r.noStream = now.Add(time.Hour) },
+		"what is left of it is not at hand": func(r *reader, s, other *Session) { s.opts.Source.(*testSource).cold = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			newSession := func() *Session {
+				s, err := NewSession(&Options{Source: newTestSource(20)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.Registered()
+				s.own.streamed = true
+				return s
+			}
+			s, other := newSession(), newSession()
+			r := newReader(&Server{}, nil)
+			r.server.lastFault.Store(now.UnixNano())
+			a := s.newSpace(Process{Layout: oneRegion(20, 20)})
+			i, _ := a.stream.take()
+			r.hot, r.job = s, job{a: a, i: i, rest: a.stream.chunks[i]}
+			change(r, s, other)
+			if r.stream(now) {
+				t.Error("something was copied")
+			}
+			if r.job.a != nil || len(s.returned) != 1 {
+				t.Errorf("the reader holds a chunk of %d pages; %d are given back", r.job.rest.pages, len(s.returned))
+			}
+		})
 	}
 }
