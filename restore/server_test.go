@@ -7,6 +7,10 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"thaw/uffd/uffdtest"
 )
 
 // startServer starts a server that ends after the sessions that are begun from now on.
@@ -88,6 +92,33 @@ func TestAbortedSessionWithoutAProcessLeavesItsServer(t *testing.T) {
 	}
 	if n := server.readers[0].load.Load(); n != 0 {
 		t.Errorf("the reader still has %d sessions", n)
+	}
+}
+
+// TestSessionWithoutAServerTakesNoProcesses: nobody would own their descriptors.
+func TestSessionWithoutAServerTakesNoProcesses(t *testing.T) {
+	s, err := NewSession(&Options{Source: newTestSource(1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err = s.Run(t.Context())
+	if rerr := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); rerr != nil {
+		t.Fatal(rerr)
+	}
+	if !errors.Is(err, unix.EMFILE) {
+		t.Fatalf("Run() without descriptors = %v, want EMFILE", err)
+	}
+	target := uffdtest.Start(t)
+	fd := target.Open(uffdtest.CRIUFeatures).Must()
+	if err := s.Add(Process{ID: 1, FD: fd, Layout: oneRegion(1, 1)}); !errors.Is(err, ErrEnded) {
+		t.Errorf("Add() after that = %v, want ErrEnded", err)
 	}
 }
 

@@ -221,6 +221,7 @@ func (s *Session) Run(ctx context.Context) error {
 	if s.server == nil {
 		own, err := NewServer(&ServerOptions{Readers: 1})
 		if err != nil {
+			s.end() // closes what was added, and what will be
 			return err
 		}
 		defer own.Close()
