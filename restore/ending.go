@@ -31,6 +31,9 @@ func (r *reader) drop(a *addressSpace, why outcome) {
 		return
 	}
 	r.ignore(a)
+	if a.stream.gaveUp() {
+		s.needsNoHold()
+	}
 	if a.pidfd != nil {
 		r.unwatchPID(a)
 	}
@@ -49,7 +52,8 @@ func (r *reader) drop(a *addressSpace, why outcome) {
 
 // ignore ends the reading of a process's messages.
 func (r *reader) ignore(a *addressSpace) {
-	r.parked = slices.DeleteFunc(r.parked, func(f fault) bool { return f.a == a })
+	ofIt := func(f fault) bool { return f.a == a }
+	r.parked, a.s.gate.faults = slices.DeleteFunc(r.parked, ofIt), slices.DeleteFunc(a.s.gate.faults, ofIt)
 	r.wake.remove(a.fd.Fd())
 	delete(r.byFD, int32(a.fd.Fd()))
 }

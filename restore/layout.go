@@ -38,6 +38,9 @@ func (e Extent) end() uint64 { return e.Addr + e.Pages*PageSize }
 type Layout struct {
 	Regions []Region
 	Extents []Extent
+
+	// Preload, if not nil, was made of this layout and says which of its pages are brought first.
+	Preload *Preload
 }
 
 // Pages returns the number of pages that have content in the image.

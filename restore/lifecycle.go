@@ -55,7 +55,7 @@ func (s *Session) load(ctx context.Context, q loadRequest) {
 		s.countFault(o)
 		switch o {
 		case installed, alreadyPresent, unmapped:
-			s.opts.Metrics.latency.Observe(time.Since(q.since).Seconds())
+			s.countWait(time.Since(q.since))
 			return
 		case targetGone:
 			q.a.lost()

@@ -25,7 +25,7 @@ func NewMetrics() *Metrics {
 		}, []string{"outcome"}),
 		bytesVec: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "thaw_installed_bytes_total",
-			Help: "Memory installed in restored processes, by why: demand, stream or zero.",
+			Help: "Memory installed in restored processes, by why: demand, stream, zero or preload.",
 		}, []string{"class"}),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "thaw_fault_resolve_seconds",

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -246,6 +247,14 @@ func (w *world) step(t *testing.T, rnd *rand.Rand) string {
 	return fmt.Sprintf("move slot %d over %d", i, to)
 }
 
+// randomRuns returns runs of the source's pages, some of which no process has.
+func randomRuns(rnd *rand.Rand, src *testSource) (runs []Run) {
+	for range rnd.IntN(40) {
+		runs = append(runs, Run{rnd.Uint64N(uint64(len(src.loaded))), 1 + rnd.Uint64N(100)})
+	}
+	return runs
+}
+
 // TestRandomOperationsMatchPlainMemory lets a process do everything that it may do to its memory while it is served
 // and streamed, forks included, and holds every byte against plain memory that went through the same.
 func TestRandomOperationsMatchPlainMemory(t *testing.T) {
@@ -259,6 +268,10 @@ func TestRandomOperationsMatchPlainMemory(t *testing.T) {
 			o := Options{Stream: StreamPolicy(rnd.IntN(2)), Workers: 1 + rnd.IntN(3)}
 			if rnd.IntN(2) == 0 {
 				o.Rate = 1 << 20 // slow enough that the stream is under way all the time
+			}
+			if rnd.IntN(2) == 0 {
+				l.Preload = NewPreload(l, randomRuns(rnd, src), randomRuns(rnd, src))
+				o.Quiet, o.SinglePages = time.Duration(rnd.IntN(2))*time.Hour, rnd.IntN(2) == 0
 			}
 			f := begin(t, l, src, o)
 			f.Registered()

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"time"
 
 	"thaw/uffd"
 )
@@ -89,6 +90,18 @@ type Options struct {
 	// Rate bounds the stream, in bytes per second, all workers together; faults are not bounded. Default 0: unbounded.
 	Rate uint64
 
+	// Hold bounds how long processes are held, before they run, for the pages that they must have, if they have a preload. Default:
+	// DefaultHold. Negative: they are not held.
+	Hold time.Duration
+
+	// Quiet is how long, from Registered on, only what is touched or preloaded is brought, and the stream waits. Default: DefaultQuiet if
+	// a process has a preload, else none. Negative: none.
+	Quiet time.Duration
+
+	// SinglePages brings only the page itself for a fault, and none around it, so that each page that is touched first is seen to
+	// be: for recordings.
+	SinglePages bool
+
 	// Workers is the number of stream workers. Default: the number of CPUs, at most 2; one worker copies 2 to
 	// 3 GB/s, and two reach what one address space takes (6 to 7 GB/s, 2 cores, kernel 6.18).
 	Workers int
@@ -110,6 +123,9 @@ type Options struct {
 func (o *Options) setDefaults() error {
 	if o.Source == nil {
 		return errors.New("a session needs a page source")
+	}
+	if o.Hold == 0 {
+		o.Hold = DefaultHold
 	}
 	if o.Workers <= 0 {
 		o.Workers = min(2, runtime.NumCPU())

@@ -127,6 +127,9 @@ func (r *reader) look(s *Session) {
 func (r *reader) leave(s *Session) {
 	r.sessions = slices.DeleteFunc(r.sessions, func(o *Session) bool { return o == s })
 	r.parked = slices.DeleteFunc(r.parked, func(f fault) bool { return f.a.s == s })
+	if s.gate.timer != nil {
+		s.gate.timer.Stop()
+	}
 	if r.hot == s {
 		r.hot = nil
 	}
@@ -261,6 +264,10 @@ func (r *reader) commands(s *Session) {
 			}
 		}
 	}
+	for _, f := range s.releaseHeld() {
+		f.since = time.Now() // how long it was held is counted apart
+		r.parked = append(r.parked, f)
+	}
 	if aborted != nil || s.own.ctx.Err() != nil {
 		r.stopAll(s)
 	}
@@ -273,7 +280,7 @@ func (s *Session) startStream() {
 		return
 	}
 	s.mu.Lock()
-	s.own.streamed = slices.ContainsFunc(s.spaces, (*addressSpace).streamsLocked)
+	s.own.streamed = s.preloads || slices.ContainsFunc(s.spaces, (*addressSpace).streamsLocked)
 	s.mu.Unlock()
 	if s.own.streamed {
 		for range s.opts.Workers {
@@ -389,8 +396,14 @@ func (r *reader) fault(a *addressSpace, m *uffd.Message, now time.Time) {
 	addr &^= PageSize - 1
 	r.server.lastFault.Store(now.UnixNano())
 	r.hot = a.s
-	w := a.around.want(addr, flags&uffd.PagefaultWrite != 0)
-	f := fault{a: a, want: w, since: now}
+	f := fault{a: a, want: want{addr: addr, write: flags&uffd.PagefaultWrite != 0, data: 1, zero: 1}, since: now}
+	if !a.s.opts.SinglePages {
+		f.want = a.around.want(addr, f.want.write)
+	}
+	if a.s.holding() {
+		a.s.holdFault(f)
+		return
+	}
 	r.finish(f, r.try(&f))
 }
 
@@ -408,7 +421,7 @@ func (r *reader) try(f *fault) outcome {
 func (r *reader) finish(f fault, o outcome) {
 	switch o {
 	case installed, alreadyPresent, unmapped:
-		f.a.s.opts.Metrics.latency.Observe(time.Since(f.since).Seconds())
+		f.a.s.countWait(time.Since(f.since))
 		if o == installed {
 			r.streamNear(f.a, f.want.addr)
 		}

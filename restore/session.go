@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -62,6 +63,7 @@ type Session struct {
 	opts    Options
 	limiter *rate.Limiter // nil: the stream is not bounded
 	count   counters
+	gate    gate
 	loads   chan loadRequest // to the loaders; full means that the fault is parked
 
 	server *Server                // set by Run
@@ -78,6 +80,9 @@ type Session struct {
 	work       sync.Cond       // on mu: spaces has grown, or the stream has to stop
 	spaces     []*addressSpace // protected by mu; written by the reader only
 	added      []Process       // protected by mu; handed over by Add, taken by the reader
+	preloads   bool            // protected by mu; a process has a preload
+	quiet      *time.Timer     // protected by mu; nil: has not begun, or there is none
+	quietOver  bool            // protected by mu; what is in no preload may be streamed
 	processes  []ProcessInfo   // protected by mu; all that were added
 	registered bool            // protected by mu
 	held       []fault         // protected by mu; of pages that cannot be had, on their way to the reader
@@ -140,6 +145,7 @@ func (s *Session) Add(p Process) error {
 		return fmt.Errorf("add process %d: %w", p.ID, ErrEnded)
 	}
 	s.added = append(s.added, p)
+	s.preloads = s.preloads || p.Layout.Preload != nil
 	s.processes = append(s.processes, ProcessInfo{ID: p.ID, HostPID: p.HostPID})
 	s.poke()
 	return nil
@@ -166,6 +172,7 @@ func (s *Session) Registered() {
 	if !s.registered {
 		s.registered = true
 		close(s.registeredCh)
+		s.beginQuietLocked()
 		s.poke()
 	}
 }
@@ -264,6 +271,9 @@ func (s *Session) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended, s.stopping = true, true
+	if s.quiet != nil {
+		s.quiet.Stop()
+	}
 	for i := range s.added {
 		s.added[i].close()
 	}

@@ -43,6 +43,9 @@ func (s *Session) newSpace(p Process) *addressSpace {
 	s.count.live.Add(1)
 	s.count.pagesTotal.Add(a.stream.total)
 	s.opts.Metrics.live.Inc()
+	if a.stream.preload.left[must] > 0 {
+		s.gate.pending.Add(1)
+	}
 	return a
 }
 
@@ -50,6 +53,7 @@ func (s *Session) newSpace(p Process) *addressSpace {
 // since before the fork message was read, so that no page can have arrived in the parent and not in the child.
 func (a *addressSpace) forkLocked(fd *uffd.FD) *addressSpace {
 	c := &addressSpace{s: a.s, id: a.id, child: true, fd: fd, stream: newStreamState(a.pages.layout)}
+	c.stream.preload = preloadState{} // most children exec or end
 	if a.stream.settled() {
 		// The kernel has copied all there is. What is missing in the child was wiped on its way, and is zero.
 		c.pages, c.stream.left = addressMap{layout: a.pages.layout}, 0
@@ -123,17 +127,27 @@ func (a *addressSpace) install(w want) (outcome, uint64) {
 		pl.pages = uint64(n)
 		return a.installZero(w, pl)
 	}
-	res := a.copyRLocked(w.addr, data[:n*PageSize])
+	res := a.copyRLocked(w.addr, data[:n*PageSize], classDemand)
 	if res.Outcome == uffd.NotRegistered && n > 1 {
 		// The mapping ends, or was split, before the neighbors do.
-		res = a.copyRLocked(w.addr, data[:PageSize])
+		res = a.copyRLocked(w.addr, data[:PageSize], classDemand)
 	}
-	return a.settle(w.addr, res, classDemand)
+	o, bytes := a.settle(w.addr, res, classDemand)
+	if o == installed {
+		a.countDemand(pl.image)
+	}
+	return o, bytes
 }
 
 // copyRLocked is the copying ioctl. Preconditions: a.mu is held, shared at least, since addr was looked up.
-func (a *addressSpace) copyRLocked(addr uint64, data []byte) uffd.Result {
-	return a.trueOutcome(a.fd.Copy(addr, data, 0))
+//
+// What is preloaded wakes nobody: the reader sees to every fault, wakes the thread when the page is there, and may hold it until then.
+func (a *addressSpace) copyRLocked(addr uint64, data []byte, c class) uffd.Result {
+	var flags uffd.CopyFlags
+	if c == classPreload {
+		flags = uffd.CopyDontWake
+	}
+	return a.trueOutcome(a.fd.Copy(addr, data, flags))
 }
 
 // trueOutcome corrects a result by which nothing is registered at an address. The kernel looks for the mapping before it
@@ -161,9 +175,9 @@ func (a *addressSpace) installZero(w want, pl place) (outcome, uint64) {
 		return a.settle(w.addr, a.trueOutcome(res), classZero)
 	}
 	// A copy of zeros, not the zero page: the thread is about to write.
-	res := a.copyRLocked(w.addr, zeros[:n*PageSize])
+	res := a.copyRLocked(w.addr, zeros[:n*PageSize], classZero)
 	if res.Outcome == uffd.NotRegistered && n > 1 {
-		res = a.copyRLocked(w.addr, zeros[:PageSize])
+		res = a.copyRLocked(w.addr, zeros[:PageSize], classZero)
 	}
 	return a.settle(w.addr, res, classZero)
 }

@@ -3,6 +3,7 @@ package restore
 import (
 	"fmt"
 	"sync/atomic"
+	"time"
 )
 
 // An outcome is how one attempt to resolve a fault ended.
@@ -40,14 +41,15 @@ func (o outcome) String() string {
 type class uint8
 
 const (
-	classDemand class = iota // content that a thread waited for, with its neighbors in the same call
-	classStream              // content that nobody had asked for yet
-	classZero                // zeros that a thread waited for
+	classDemand  class = iota // content that a thread waited for, with its neighbors in the same call
+	classStream               // content that nobody had asked for yet
+	classZero                 // zeros that a thread waited for
+	classPreload              // content that earlier restores needed soon
 
-	classes = int(classZero) + 1
+	classes = int(classPreload) + 1
 )
 
-var classNames = [classes]string{"demand", "stream", "zero"}
+var classNames = [classes]string{"demand", "stream", "zero", "preload"}
 
 // Stats is what a session has done so far. Byte counts are of memory installed in the processes.
 type Stats struct {
@@ -61,6 +63,21 @@ type Stats struct {
 	BytesDemand uint64 `json:"bytes_demand"`
 	BytesStream uint64 `json:"bytes_stream"`
 	BytesZero   uint64 `json:"bytes_zero"`
+
+	BytesPreload   uint64 `json:"bytes_preload"`    // all of them, and
+	BytesBeforeRun uint64 `json:"bytes_before_run"` // those of them that were there before Registered
+
+	// Pages with content that a thread waited for, the first of each fault: those that a preload had not brought yet, and those that
+	// were in none. And how long threads waited, from the reading of a fault to its end, all together.
+	DemandLate   uint64        `json:"demand_late"`
+	DemandMissed uint64        `json:"demand_missed"`
+	Waited       time.Duration `json:"waited_ns"`
+
+	// FaultsHeld counts faults of the restorer that were not answered before the processes had what they must have, or the time was over.
+	// Held is how long the processes were held for what they must have; HeldInVain says that not all of it was there then.
+	FaultsHeld uint64        `json:"faults_held"`
+	Held       time.Duration `json:"held_ns"`
+	HeldInVain bool          `json:"held_in_vain"`
 
 	PagesTotal   uint64 `json:"pages_total"`   // with content, in all processes that were added
 	PagesSettled uint64 `json:"pages_settled"` // of those: the stream is done with them
@@ -81,6 +98,9 @@ type counters struct {
 	pagesSettled atomic.Uint64
 	pagesFailed  atomic.Uint64
 	unregistered atomic.Uint64
+	beforeRun    atomic.Uint64
+	late, missed atomic.Uint64
+	waited       atomic.Int64
 }
 
 // Stats returns a copy of the session's counters. It may be called at any time.
@@ -93,6 +113,14 @@ func (s *Session) Stats() Stats {
 		BytesDemand:       c.bytes[classDemand].Load(),
 		BytesStream:       c.bytes[classStream].Load(),
 		BytesZero:         c.bytes[classZero].Load(),
+		BytesPreload:      c.bytes[classPreload].Load(),
+		BytesBeforeRun:    c.beforeRun.Load(),
+		DemandLate:        c.late.Load(),
+		DemandMissed:      c.missed.Load(),
+		Waited:            time.Duration(c.waited.Load()),
+		FaultsHeld:        uint64(s.gate.held.Load()),
+		Held:              time.Duration(s.gate.took.Load()),
+		HeldInVain:        s.gate.late.Load(),
 		PagesTotal:        c.pagesTotal.Load(),
 		PagesSettled:      c.pagesSettled.Load(),
 		PagesFailed:       c.pagesFailed.Load(),
@@ -118,4 +146,22 @@ func (s *Session) countFault(o outcome) {
 func (s *Session) countBytes(c class, n uint64) {
 	s.count.bytes[c].Add(n)
 	s.opts.Metrics.bytes[c].Add(float64(n))
+	if c == classPreload && !s.isRegistered() {
+		s.count.beforeRun.Add(n)
+	}
+}
+
+// countDemand counts a page with content that somebody waited for.
+func (a *addressSpace) countDemand(image uint64) {
+	if a.stream.layout.Preload.has(image) {
+		a.s.count.late.Add(1)
+	} else {
+		a.s.count.missed.Add(1)
+	}
+}
+
+// countWait counts a fault that has been resolved.
+func (s *Session) countWait(d time.Duration) {
+	s.opts.Metrics.latency.Observe(d.Seconds())
+	s.count.waited.Add(int64(d))
 }

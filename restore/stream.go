@@ -46,16 +46,18 @@ type streamState struct {
 	// next is often near. -1: none since the last look.
 	hint atomic.Int64
 
-	mu    sync.Mutex
-	taken []bool // protected by mu; by chunk
-	next  int    // protected by mu; all chunks before it are taken
-	left  int    // protected by mu; chunks that are not finished
+	mu      sync.Mutex
+	taken   []bool       // protected by mu; by chunk
+	next    int          // protected by mu; all chunks before it are taken
+	left    int          // protected by mu; chunks that are not finished
+	preload preloadState // protected by mu
 }
 
 func newStreamState(l *Layout) *streamState {
 	st := &streamState{layout: l, chunks: l.chunks(), total: l.Pages()}
 	st.taken = make([]bool, len(st.chunks))
 	st.left = len(st.chunks)
+	st.preload = newPreloadState(l.Preload)
 	st.hint.Store(-1)
 	return st
 }
@@ -120,6 +122,9 @@ func (a *addressSpace) streamsLocked() bool {
 	return a.s.draining || a.s.opts.Stream == StreamAll && !a.child
 }
 
+// work is what a stream worker does at a time. do may leave it undone if the process is gone, or when ctx ends.
+type work interface{ do(ctx context.Context) }
+
 // A job is a chunk that somebody is at work on.
 type job struct {
 	a    *addressSpace
@@ -156,37 +161,47 @@ func (s *Session) finishJob(j *job) {
 func (s *Session) streamWorker(ctx context.Context) {
 	asStreamWorker()
 	for {
-		j, ok := s.takeJob()
-		if !ok {
+		w := s.takeWork()
+		if w == nil {
 			return
 		}
-		if j.a.streamJob(ctx, &j) { // else the process is gone, or the session ends
-			s.finishJob(&j)
-		}
+		w.do(ctx)
 	}
 }
 
-// takeJob waits for work. ok is false when the session ends.
-func (s *Session) takeJob() (j job, ok bool) {
+// takeWork waits for work. It returns nil when the session ends.
+func (s *Session) takeWork() work {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for {
-		if s.stopping {
-			return job{}, false
+	for !s.stopping {
+		if b := s.newBatchLocked(); b != nil {
+			return b
 		}
 		if n := len(s.returned); n > 0 {
-			j, s.returned = s.returned[n-1], s.returned[:n-1]
-			return j, true
+			j := s.returned[n-1]
+			s.returned = s.returned[:n-1]
+			return &j
 		}
 		if j, ok := s.newJobLocked(); ok {
-			return j, true
+			return &j
 		}
 		s.work.Wait()
 	}
+	return nil
 }
 
-// newJobLocked returns a chunk that nobody has taken.
+// do settles the chunk.
+func (j *job) do(ctx context.Context) {
+	if j.a.streamJob(ctx, j) {
+		j.a.s.finishJob(j)
+	}
+}
+
+// newJobLocked returns a chunk that nobody has taken, if it is time for that.
 func (s *Session) newJobLocked() (job, bool) {
+	if !s.streamsRestLocked() {
+		return job{}, false
+	}
 	for _, a := range s.spaces {
 		if !a.streamsLocked() {
 			continue
@@ -226,7 +241,7 @@ func (a *addressSpace) streamJob(ctx context.Context, j *job) bool {
 		if _, n := a.s.opts.Source.Ready(image, int(pages)); n < int(pages) {
 			a.s.opts.Source.Load(image, int(pages))
 		}
-		if !a.streamRun(ctx, home, image, pages) {
+		if !a.streamRun(ctx, classStream, home, image, pages) {
 			return false
 		}
 		done = j.settle(pages)
@@ -257,14 +272,14 @@ func (a *addressSpace) copyAtHand(ctx context.Context, j *job) (settled uint64, 
 }
 
 // streamRun settles pages at consecutive homes and image pages.
-func (a *addressSpace) streamRun(ctx context.Context, home, image, pages uint64) bool {
+func (a *addressSpace) streamRun(ctx context.Context, c class, home, image, pages uint64) bool {
 	limit := bulkPages
 	for pages > 0 {
 		busy := a.s.server.calm(time.Now()) < busyFor
 		if busy || !a.s.isRegistered() { // a fault waits, or the restorer is still changing the address space
 			limit = min(limit, busyPages)
 		}
-		n, ok := a.streamStep(ctx, home, image, min(pages, uint64(limit)))
+		n, ok := a.streamStep(ctx, c, home, image, min(pages, uint64(limit)))
 		if busy {
 			giveWay()
 		}
@@ -282,7 +297,7 @@ func (a *addressSpace) streamRun(ctx context.Context, home, image, pages uint64)
 }
 
 // streamStep settles the first of the pages, and returns how many; 0 means again, with less.
-func (a *addressSpace) streamStep(ctx context.Context, home, image, pages uint64) (settled uint64, ok bool) {
+func (a *addressSpace) streamStep(ctx context.Context, c class, home, image, pages uint64) (settled uint64, ok bool) {
 	data, n, err := a.s.opts.Source.Load(image, int(pages))
 	if err != nil {
 		return a.streamFailed(ctx, home, image, err)
@@ -290,20 +305,20 @@ func (a *addressSpace) streamStep(ctx context.Context, home, image, pages uint64
 	if data == nil {
 		return uint64(n), true // zero: the kernel's own, once this is over
 	}
-	if !a.s.waitRate(ctx, n*PageSize) {
+	if c == classStream && !a.s.waitRate(ctx, n*PageSize) {
 		return 0, false
 	}
 	if !a.s.server.copying(ctx) {
 		return 0, false
 	}
-	res, skipped := a.copyHome(home, data[:n*PageSize])
+	res, skipped := a.copyHome(home, data[:n*PageSize], c)
 	a.s.server.copied()
 	if skipped > 0 {
 		return skipped, true
 	}
 	done := res.Bytes / PageSize
 	if res.Bytes > 0 {
-		a.s.countBytes(classStream, res.Bytes)
+		a.s.countBytes(c, res.Bytes)
 	}
 	switch res.Outcome {
 	case uffd.Done:
@@ -375,7 +390,7 @@ func (j *job) copyReady(limit uint64) (settled uint64) {
 		done := uint64(n)
 		if data != nil {
 			var copied uint64
-			done, copied = a.copyHomeRLocked(home, data[:n*PageSize])
+			done, copied = a.copyHomeRLocked(home, data[:n*PageSize], classStream)
 			bytes += copied
 		}
 		if done == 0 {
@@ -392,12 +407,12 @@ func (j *job) copyReady(limit uint64) (settled uint64) {
 
 // copyHomeRLocked copies the first of data's pages to wherever their home is mapped now. It returns how many pages are settled by
 // that, and how many bytes were copied. Preconditions: a.mu is held, shared at least.
-func (a *addressSpace) copyHomeRLocked(home uint64, data []byte) (settled, copied uint64) {
+func (a *addressSpace) copyHomeRLocked(home uint64, data []byte, c class) (settled, copied uint64) {
 	addr, n, ok := a.pages.locate(home, uint64(len(data)))
 	if !ok {
 		return n / PageSize, 0
 	}
-	res := a.copyRLocked(addr, data[:n])
+	res := a.copyRLocked(addr, data[:n], c)
 	settled = res.Bytes / PageSize
 	if res.Outcome == uffd.Exists {
 		settled++
@@ -406,7 +421,7 @@ func (a *addressSpace) copyHomeRLocked(home uint64, data []byte) (settled, copie
 }
 
 // copyHome copies data to wherever its home is mapped now. skipped is the number of pages for which it is nowhere.
-func (a *addressSpace) copyHome(home uint64, data []byte) (res uffd.Result, skipped uint64) {
+func (a *addressSpace) copyHome(home uint64, data []byte, c class) (res uffd.Result, skipped uint64) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	if a.gone {
@@ -416,7 +431,7 @@ func (a *addressSpace) copyHome(home uint64, data []byte) (res uffd.Result, skip
 	if !ok {
 		return uffd.Result{}, n / PageSize
 	}
-	return a.copyRLocked(addr, data[:n]), 0
+	return a.copyRLocked(addr, data[:n], c), 0
 }
 
 // pause waits, and reports whether the session still goes on.

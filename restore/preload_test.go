@@ -1,0 +1,191 @@
+//go:build linux
+
+package restore
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestPreloadIsPlacedWhereTheLayoutHasItsPages(t *testing.T) {
+	l := &Layout{
+		Regions: []Region{{Start: base, End: base + 1000*pg}},
+		// Image pages do not ascend with addresses.
+		Extents: []Extent{{Addr: base, Pages: 10, Image: 100}, {Addr: base + 20*pg, Pages: 5, Image: 0}, {Addr: base + 30*pg, Pages: 10, Image: 110}},
+	}
+	for _, tc := range []struct {
+		name  string
+		runs  []Run
+		want  []homeRun
+		pages uint64
+	}{
+		{"a part of an extent", []Run{{102, 3}}, []homeRun{{base + 2*pg, 102, 3}}, 3},
+		{"across two extents", []Run{{108, 4}}, []homeRun{{base + 8*pg, 108, 2}, {base + 30*pg, 110, 2}}, 4},
+		{"in the order asked for", []Run{{119, 1}, {4, 1}}, []homeRun{{base + 39*pg, 119, 1}, {base + 24*pg, 4, 1}}, 2},
+		{"partly in no extent", []Run{{3, 50}, {60, 10}}, []homeRun{{base + 23*pg, 3, 2}}, 2},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := NewPreload(l, tc.runs, nil)
+			if diff := cmp.Diff(tc.want, p.first[must], cmp.AllowUnexported(homeRun{})); diff != "" {
+				t.Errorf("runs (-want +got):\n%s", diff)
+			}
+			members := uint64(0)
+			for page := range uint64(200) {
+				if p.has(page) {
+					members++
+				}
+			}
+			if got, none := p.Pages(); got != tc.pages || none != 0 || members != tc.pages {
+				t.Errorf("%d pages and %d, %d of them members; want %d and none", got, none, members, tc.pages)
+			}
+		})
+	}
+}
+
+// preloaded is a layout of a region of n pages with content, of which the must have and likely needed come first.
+func preloaded(n uint64, mustHave, likelyNeeded []Run) *Layout {
+	l := oneRegion(n, n)
+	l.Preload = NewPreload(l, mustHave, likelyNeeded)
+	return l
+}
+
+func TestProcessIsHeldUntilItHasWhatItMustHave(t *testing.T) {
+	l := preloaded(1000, []Run{{100, 50}, {700, 1}, {10, 3}}, []Run{{900, 10}})
+	src := newTestSource(1000)
+	src.gate = make(chan struct{})
+	src.cold = true
+	src.loaded[500] = true
+	f := begin(t, l, src, Options{Stream: StreamNone, Hold: time.Hour})
+	read := f.target.Read(at(500, 1))
+	await(t, "the fault is held", func() bool { return f.Stats().FaultsHeld == 1 })
+	if read.Finished() {
+		t.Error("the fault was answered although pages are missing that the process must have")
+	}
+	close(src.gate)
+	if got := read.Must(); string(got) != string(src.page(500)) {
+		t.Error("wrong content")
+	}
+	if st := f.Stats(); st.BytesBeforeRun < 54*pg || st.HeldInVain || st.Held == 0 {
+		t.Errorf("before the process ran %d bytes came, want %d at least; held in vain: %v; for %v", st.BytesBeforeRun, 54*pg, st.HeldInVain, st.Held)
+	}
+	f.Registered()
+	await(t, "the rest of the preload is there", func() bool { return f.Stats().BytesPreload == 64*pg })
+	expect(t, f.target, at(0, 1000), original(l, src))
+}
+
+func TestHoldingEnds(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		hold time.Duration
+		end  func(f *fixture)
+		vain bool
+	}{
+		{"when the time is over", time.Nanosecond, func(*fixture) {}, true},
+		{"when the process is said to run", time.Hour, func(f *fixture) { f.Registered() }, false},
+		{"at once, if there is no time", -1, func(*fixture) {}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			l := preloaded(1000, []Run{{100, 50}}, nil)
+			src := newTestSource(1000)
+			src.gate = make(chan struct{})
+			src.cold = true
+			src.loaded[500] = true
+			f := begin(t, l, src, Options{Stream: StreamNone, Hold: tc.hold})
+			read := f.target.Read(at(500, 1))
+			if tc.hold > 0 {
+				await(t, "the fault is held", func() bool { return f.Stats().FaultsHeld == 1 })
+			}
+			tc.end(f)
+			read.Must()
+			if st := f.Stats(); st.HeldInVain != tc.vain || st.BytesPreload != 0 {
+				t.Errorf("held in vain: %v, want %v; %d bytes came although their source gives none", st.HeldInVain, tc.vain, st.BytesPreload)
+			}
+		})
+	}
+}
+
+func TestHeldProcessThatDiesEndsTheSession(t *testing.T) {
+	src := newTestSource(1000)
+	src.gate = make(chan struct{})
+	src.cold = true
+	f := begin(t, preloaded(1000, []Run{{100, 50}}, nil), src, Options{Stream: StreamNone, Hold: time.Hour})
+	f.target.Read(at(500, 1))
+	await(t, "the fault is held", func() bool { return f.Stats().FaultsHeld == 1 })
+	f.target.Kill()
+	f.Registered()
+	await(t, "the process has left", func() bool { return f.Stats().Live == 0 })
+	if f.holding() {
+		t.Error("faults of others would still be held for it")
+	}
+	close(src.gate) // a worker waits for a page of it
+	if err := f.wait(); err != nil {
+		t.Errorf("Run() = %v", err)
+	}
+}
+
+func TestTheRestWaitsForTheQuietToEnd(t *testing.T) {
+	l := preloaded(2000, []Run{{0, 100}}, []Run{{1000, 100}})
+	src := newTestSource(2000)
+	f := begin(t, l, src, Options{Quiet: time.Hour})
+	f.Registered()
+	await(t, "the preload is there", func() bool { return f.Stats().BytesPreload == 200*pg })
+	expect(t, f.target, at(1500, 1), original(l, src))
+	if st := f.Stats(); st.BytesStream != 0 || st.DemandMissed != 1 || st.DemandLate != 0 {
+		t.Errorf("streamed %d bytes, %d faults missed and %d late; want none but the one that was missed", st.BytesStream, st.DemandMissed, st.DemandLate)
+	}
+	f.Drain()
+	if err := f.wait(); err != nil {
+		t.Fatalf("Run() = %v", err)
+	}
+	expect(t, f.target, at(0, 2000), original(l, src))
+}
+
+func TestTheQuietEndsByItself(t *testing.T) {
+	l := preloaded(2000, []Run{{0, 100}}, nil)
+	src := newTestSource(2000)
+	f := begin(t, l, src, Options{Quiet: time.Millisecond})
+	f.Registered()
+	if err := f.wait(); err != nil { // all of it has come
+		t.Fatalf("Run() = %v", err)
+	}
+	expect(t, f.target, at(0, 2000), original(l, src))
+}
+
+func TestEachPageFaultsByItselfWhereThatIsAskedFor(t *testing.T) {
+	l := oneRegion(100, 60)
+	src := newTestSource(60)
+	f := begin(t, l, src, Options{Stream: StreamNone, SinglePages: true})
+	f.Registered()
+	expect(t, f.target, at(0, 100), original(l, src))
+	if st := f.Stats(); st.DemandMissed != 60 || st.Waited <= 0 {
+		t.Errorf("%d faults for 60 pages with content, waited %v", st.DemandMissed, st.Waited)
+	}
+}
+
+func TestFaultOfAPreloadedPageThatIsNotThereYetIsLate(t *testing.T) {
+	l := preloaded(100, nil, []Run{{10, 1}})
+	src := newTestSource(100)
+	src.gate = make(chan struct{})
+	src.cold = true
+	f := begin(t, l, src, Options{Stream: StreamNone, SinglePages: true})
+	f.Registered()
+	read := f.target.Read(at(10, 1))
+	close(src.gate)
+	read.Must()
+	if st := f.Stats(); st.DemandMissed != 0 || st.DemandLate+st.BytesPreload/pg != 1 {
+		t.Errorf("missed %d, late %d, preloaded %d bytes; want the page to be one of the latter", st.DemandMissed, st.DemandLate, st.BytesPreload)
+	}
+}
+
+// await gives the CPU away until something is so.
+func await(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !so(); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
