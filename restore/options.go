@@ -113,6 +113,9 @@ type Options struct {
 	// as it is served.
 	Guard Guard
 
+	// Added is called by Add for each process that it has taken. Default: nobody is told.
+	Added func(ProcessInfo)
+
 	// Logger gets a line at the start and the end of each process, and one for each page that failed. Default: none.
 	Logger *slog.Logger
 

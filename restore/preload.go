@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -23,7 +24,7 @@ type Run struct{ Page, Pages uint64 }
 // A Preload says which pages of a process are brought before all others: those that it will need soon, as far as earlier
 // restores tell. It is immutable and may be shared by any number of sessions.
 type Preload struct {
-	first  [urgencies][]homeRun // in the order in which they are brought
+	first  [urgencies][]Extent // in the order in which they are brought
 	pages  [urgencies]uint64
 	member []uint64 // a bit for each page of the image that is in either
 }
@@ -38,36 +39,38 @@ const (
 	urgencies = int(likely) + 1
 )
 
-// A homeRun is consecutive pages of the image at consecutive homes.
-type homeRun struct{ home, image, pages uint64 }
-
 // NewPreload finds the pages in a layout. must are those for which the process is held, likely those that follow, each in the order in
 // which they are to be brought. Pages that are not in the layout, or not any more, are left out.
 func NewPreload(l *Layout, mustHave, likelyNeeded []Run) *Preload {
 	p := &Preload{}
-	byImage := l.Extents
-	if compare := func(a, b Extent) int { return cmp.Compare(a.Image, b.Image) }; !slices.IsSortedFunc(byImage, compare) {
-		byImage = slices.Clone(byImage)
-		slices.SortFunc(byImage, compare)
-	}
 	for u, runs := range [urgencies][]Run{must: mustHave, likely: likelyNeeded} {
-		for _, r := range runs {
-			p.place(urgency(u), byImage, r)
+		p.first[u] = Place(l.Extents, runs)
+		for _, e := range p.first[u] {
+			p.pages[u] += e.Pages
+			p.note(e.Image, e.Image+e.Pages)
 		}
 	}
 	return p
 }
 
-// place adds the parts of a run that lie in the extents, which ascend by image page.
-func (p *Preload) place(u urgency, byImage []Extent, r Run) {
-	i, _ := slices.BinarySearchFunc(byImage, r.Page, func(e Extent, page uint64) int { return cmp.Compare(e.Image+e.Pages, page+1) })
-	for ; i < len(byImage) && byImage[i].Image < r.Page+r.Pages; i++ {
-		e := &byImage[i]
-		from, to := max(e.Image, r.Page), min(e.Image+e.Pages, r.Page+r.Pages)
-		p.first[u] = append(p.first[u], homeRun{e.Addr + (from-e.Image)*PageSize, from, to - from})
-		p.pages[u] += to - from
-		p.note(from, to)
+// Place returns where runs of the image lie, in their order: a part of an extent each. Pages in no extent are left out. The extents are
+// those of a layout, of which no two have the same page of the image.
+func Place(extents []Extent, runs []Run) []Extent {
+	compare := func(a, b Extent) int { return cmp.Compare(a.Image, b.Image) }
+	if !slices.IsSortedFunc(extents, compare) {
+		extents = slices.Clone(extents)
+		slices.SortFunc(extents, compare)
 	}
+	var out []Extent
+	for _, r := range runs {
+		i, _ := slices.BinarySearchFunc(extents, r.Page, func(e Extent, page uint64) int { return cmp.Compare(e.Image+e.Pages, page+1) })
+		for ; i < len(extents) && extents[i].Image < r.Page+r.Pages; i++ {
+			e := &extents[i]
+			from, to := max(e.Image, r.Page), min(e.Image+e.Pages, r.Page+r.Pages)
+			out = append(out, Extent{Addr: e.Addr + (from-e.Image)*PageSize, Pages: to - from, Image: from})
+		}
+	}
+	return out
 }
 
 func (p *Preload) note(from, to uint64) {
@@ -91,7 +94,7 @@ func (p *Preload) Pages() (mustHave, likelyNeeded uint64) { return p.pages[must]
 type preloadJob struct {
 	a       *addressSpace
 	urgency urgency
-	runs    []homeRun
+	runs    []Extent
 }
 
 const (
@@ -118,7 +121,7 @@ func newPreloadState(p *Preload) preloadState {
 }
 
 // takeFirst returns the next runs of a preload that nobody has taken.
-func (st *streamState) takeFirst(u urgency) []homeRun {
+func (st *streamState) takeFirst(u urgency) []Extent {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.preload.Preload == nil {
@@ -127,7 +130,7 @@ func (st *streamState) takeFirst(u urgency) []homeRun {
 	rest := st.preload.first[u][st.preload.next[u]:]
 	n, pages := 0, uint64(0)
 	for n < len(rest) && n < preloadRuns && pages < preloadPages {
-		pages += rest[n].pages
+		pages += rest[n].Pages
 		n++
 	}
 	st.preload.next[u] += n
@@ -180,7 +183,7 @@ func (st *streamState) gaveUp() bool {
 }
 
 // bringFirst settles runs. It returns false if it could not: the process is gone or ctx has ended.
-func (a *addressSpace) bringFirst(ctx context.Context, runs []homeRun) bool {
+func (a *addressSpace) bringFirst(ctx context.Context, runs []Extent) bool {
 	for len(runs) > 0 {
 		n, ok := a.copyFirst(ctx, runs)
 		if !ok {
@@ -190,7 +193,7 @@ func (a *addressSpace) bringFirst(ctx context.Context, runs []homeRun) bool {
 			break
 		}
 		// Not at hand, not registered yet, or moved away: one run by itself, for as long as it takes.
-		if !a.streamRun(ctx, classPreload, runs[0].home, runs[0].image, runs[0].pages) {
+		if !a.streamRun(ctx, classPreload, runs[0].Addr, runs[0].Image, runs[0].Pages) {
 			return false
 		}
 		runs = runs[1:]
@@ -200,7 +203,7 @@ func (a *addressSpace) bringFirst(ctx context.Context, runs []homeRun) bool {
 
 // copyFirst copies the first of the runs as long as they are at hand and nothing is unusual about them. It returns how many of them are
 // settled, and false if the session ends.
-func (a *addressSpace) copyFirst(ctx context.Context, runs []homeRun) (settled int, ok bool) {
+func (a *addressSpace) copyFirst(ctx context.Context, runs []Extent) (settled int, ok bool) {
 	busy := a.s.server.calm(time.Now()) < busyFor
 	limit := uint64(bulkPages)
 	if busy {
@@ -218,24 +221,24 @@ func (a *addressSpace) copyFirst(ctx context.Context, runs []homeRun) (settled i
 }
 
 // copyRuns is copyFirst with the place in which to copy. It stops behind limit pages.
-func (a *addressSpace) copyRuns(runs []homeRun, limit uint64) (settled int) {
+func (a *addressSpace) copyRuns(runs []Extent, limit uint64) (settled int) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	var bytes, pages uint64
 	for settled < len(runs) && settled < maxRuns && pages < limit && !a.gone {
 		r := runs[settled]
-		data, n := a.s.opts.Source.Ready(r.image, int(r.pages))
-		if uint64(n) < r.pages {
+		data, n := a.s.opts.Source.Ready(r.Image, int(r.Pages))
+		if uint64(n) < r.Pages {
 			break
 		}
 		if data != nil {
-			done, copied := a.copyHomeRLocked(r.home, data[:n*PageSize], classPreload)
+			done, copied := a.copyHomeRLocked(r.Addr, data[:n*PageSize], classPreload)
 			bytes += copied
-			if done < r.pages {
+			if done < r.Pages {
 				break
 			}
 		}
-		pages += r.pages
+		pages += r.Pages
 		settled++
 	}
 	if bytes > 0 {
@@ -254,6 +257,13 @@ type gate struct {
 	faults  []fault      // owned by the reader; that are held
 	held    atomic.Int64 // faults that were held so far
 	took    atomic.Int64 // nanoseconds that the first one was held
+}
+
+// HoldProcesses has the processes be held, as for what they must have, until release is called or the time is over: for somebody who
+// prepares more for them. release may be called more than once.
+func (s *Session) HoldProcesses() (release func()) {
+	s.gate.pending.Add(1)
+	return sync.OnceFunc(s.needsNoHold)
 }
 
 // holding reports whether faults are to be held.

@@ -19,17 +19,17 @@ func TestPreloadIsPlacedWhereTheLayoutHasItsPages(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		runs  []Run
-		want  []homeRun
+		want  []Extent
 		pages uint64
 	}{
-		{"a part of an extent", []Run{{102, 3}}, []homeRun{{base + 2*pg, 102, 3}}, 3},
-		{"across two extents", []Run{{108, 4}}, []homeRun{{base + 8*pg, 108, 2}, {base + 30*pg, 110, 2}}, 4},
-		{"in the order asked for", []Run{{119, 1}, {4, 1}}, []homeRun{{base + 39*pg, 119, 1}, {base + 24*pg, 4, 1}}, 2},
-		{"partly in no extent", []Run{{3, 50}, {60, 10}}, []homeRun{{base + 23*pg, 3, 2}}, 2},
+		{"a part of an extent", []Run{{102, 3}}, []Extent{{base + 2*pg, 3, 102}}, 3},
+		{"across two extents", []Run{{108, 4}}, []Extent{{base + 8*pg, 2, 108}, {base + 30*pg, 2, 110}}, 4},
+		{"in the order asked for", []Run{{119, 1}, {4, 1}}, []Extent{{base + 39*pg, 1, 119}, {base + 24*pg, 1, 4}}, 2},
+		{"partly in no extent", []Run{{3, 50}, {60, 10}}, []Extent{{base + 23*pg, 2, 3}}, 2},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := NewPreload(l, tc.runs, nil)
-			if diff := cmp.Diff(tc.want, p.first[must], cmp.AllowUnexported(homeRun{})); diff != "" {
+			if diff := cmp.Diff(tc.want, p.first[must]); diff != "" {
 				t.Errorf("runs (-want +got):\n%s", diff)
 			}
 			members := uint64(0)
@@ -104,6 +104,24 @@ func TestHoldingEnds(t *testing.T) {
 				t.Errorf("held in vain: %v, want %v; %d bytes came although their source gives none", st.HeldInVain, tc.vain, st.BytesPreload)
 			}
 		})
+	}
+}
+
+func TestOthersMayHaveProcessesHeldToo(t *testing.T) {
+	l := oneRegion(100, 100)
+	src := newTestSource(100)
+	f := begin(t, l, src, Options{Stream: StreamNone, Hold: time.Hour})
+	release := f.HoldProcesses()
+	read := f.target.Read(at(5, 1))
+	await(t, "the fault is held", func() bool { return f.Stats().FaultsHeld == 1 })
+	if read.Finished() {
+		t.Error("the fault was answered all the same")
+	}
+	release()
+	release()
+	read.Must()
+	if f.holding() {
+		t.Error("faults are still held")
 	}
 }
 

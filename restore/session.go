@@ -138,6 +138,17 @@ func (s *Session) Add(p Process) error {
 		p.close()
 		return fmt.Errorf("add process %d: %w", p.ID, err)
 	}
+	if err := s.take(p); err != nil {
+		return err
+	}
+	if s.opts.Added != nil {
+		s.opts.Added(ProcessInfo{ID: p.ID, HostPID: p.HostPID})
+	}
+	return nil
+}
+
+// take is Add for a process that is sound.
+func (s *Session) take(p Process) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended || s.stopping {
