@@ -1,15 +1,11 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,7 +13,6 @@ import (
 	"thaw/cmd/internal/cli"
 	"thaw/internal/durable"
 	"thaw/restore/tracer"
-	"thaw/restore/tracer/trace"
 )
 
 // tracerCommand is what thaw runs itself with as the helper that records. It is nobody else's to run.
@@ -29,11 +24,13 @@ func newTrace(a *app) *cobra.Command {
 		Short: "Record which pages a process touches first",
 		Long: `Records which pages of its memory a process touches first, and shows what was recorded.
 
-It works on any process, restored or not.`,
+It works on any process, restored or not. What several restores of a snapshot touched is its working set; those of several hosts
+can be merged.`,
 		Example: `  thaw trace record --pid 4711 --duration 10s -o web.trace
-  thaw trace show web.trace`,
+  thaw trace show web.trace
+  thaw trace merge -o web.ws tuesday.ws monday.ws`,
 	}
-	cmd.AddCommand(newTraceRecord(a), newTraceShow(a))
+	cmd.AddCommand(newTraceRecord(a), newTraceShow(a), newTraceMerge(a))
 	return cmd
 }
 
@@ -143,181 +140,4 @@ func (a *app) note(format string, args ...any) {
 	if !a.quiet && !a.json {
 		fmt.Fprintf(a.stderr, "thaw: "+format+"\n", args...)
 	}
-}
-
-func newTraceShow(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "show FILE",
-		Short: "Show what a trace says",
-		Long: `Shows what was recorded: from where in the kernel and what cannot be seen from there, how many pages were touched, when, by
-whom, and in which mappings.
-
-Pages are counted once for each address space. READ and WRITTEN say what the first touch was, LATER counts pages that were read
-first and written later, KERNEL pages that the kernel touched first, inside of a system call.`,
-		Example: `  thaw trace show web.trace
-  thaw trace show web.trace --json`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return fmt.Errorf("%s takes one file, and got %d arguments", cmd.CommandPath(), len(args))
-			}
-			return nil
-		},
-		RunE: func(_ *cobra.Command, args []string) error { return a.traceShow(args[0]) },
-	}
-}
-
-func (a *app) traceShow(name string) error {
-	file, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return err
-	}
-	t, err := trace.Read(file)
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	s := shownTrace(name, info.Size(), t)
-	return a.print(s, func(w io.Writer) { s.write(w, t) })
-}
-
-// shown is what trace show prints, and trace record.
-type shown struct {
-	File      string    `json:"file"`
-	Bytes     int64     `json:"bytes"`
-	Point     string    `json:"point"`
-	Blind     []string  `json:"cannot_see"`
-	Started   time.Time `json:"started"`
-	Seconds   float64   `json:"length_s"`
-	End       string    `json:"end"`
-	Cgroup    string    `json:"cgroup,omitempty"`
-	Chosen    []uint32  `json:"pids,omitempty"`
-	Complete  bool      `json:"complete"`
-	LostRing  uint64    `json:"lost_buffer_full"`
-	LostSpace uint64    `json:"lost_too_many"`
-	Touches   int       `json:"touches"`
-	trace.Count
-	Times   []trace.Bucket      `json:"times"`
-	Regions []trace.RegionCount `json:"regions"`
-	Spaces  []shownSpace        `json:"spaces"`
-}
-
-type shownSpace struct {
-	ID     uint32   `json:"id"`
-	PID    uint32   `json:"pid"`
-	Parent uint32   `json:"parent,omitempty"`
-	Origin string   `json:"origin"`
-	Began  float64  `json:"began_s"`
-	Ended  *float64 `json:"ended_s,omitempty"`
-	trace.Count
-}
-
-func shownTrace(name string, size int64, t *trace.Trace) *shown {
-	sum := trace.Summarize(t)
-	s := &shown{
-		File: name, Bytes: size, Point: t.Point.String(), Blind: t.Blind.Texts(), Started: t.Started, Seconds: t.Length.Seconds(),
-		End: t.End.String(), Cgroup: t.Cgroup, Chosen: t.Chosen(), Complete: t.Complete(), LostRing: t.LostRing, LostSpace: t.LostSpace,
-		Touches: len(t.Touches), Count: sum.Total, Times: sum.Times, Regions: sum.Regions,
-	}
-	for _, c := range sum.Spaces {
-		one := shownSpace{
-			ID: c.Space.ID, PID: c.Space.PID, Parent: c.Space.Parent, Origin: c.Space.Origin.String(), Began: c.Space.Began.Seconds(), Count: c.Count,
-		}
-		if c.Space.Ended != trace.Alive {
-			ended := c.Space.Ended.Seconds()
-			one.Ended = &ended
-		}
-		s.Spaces = append(s.Spaces, one)
-	}
-	return s
-}
-
-// shownRows is how many address spaces and how many mappings are shown to people: those with most pages.
-const shownRows = 20
-
-func (s *shown) write(w io.Writer, t *trace.Trace) {
-	s.writeHead(w, t)
-	fmt.Fprintln(w)
-	rows := [][]string{append([]string{"UNTIL"}, countHeading...)}
-	for _, b := range s.Times {
-		if b.Pages+b.Later > 0 {
-			rows = append(rows, append([]string{cli.Seconds(b.Until)}, countCells(&b.Count)...))
-		}
-	}
-	table(w, rows)
-
-	fmt.Fprintln(w)
-	rows = [][]string{append([]string{"PROCESS", "FROM", "BEGAN"}, countHeading...)}
-	spaces := slices.Clone(s.Spaces)
-	slices.SortStableFunc(spaces, func(a, b shownSpace) int { return cmp.Compare(b.Pages, a.Pages) })
-	for _, x := range spaces[:min(len(spaces), shownRows)] {
-		rows = append(rows, append([]string{fmt.Sprint(x.PID), x.Origin, fmt.Sprintf("%.3f s", x.Began)}, countCells(&x.Count)...))
-	}
-	table(w, rows)
-	writeMore(w, len(spaces), "address spaces")
-
-	fmt.Fprintln(w)
-	rows = [][]string{append(slices.Clone(countHeading), "MAPPING")}
-	for _, r := range s.Regions[:min(len(s.Regions), shownRows)] {
-		rows = append(rows, append(countCells(&r.Count), r.Name))
-	}
-	table(w, rows)
-	writeMore(w, len(s.Regions), "mappings")
-}
-
-// writeMore says how many rows were left out of a table.
-func writeMore(w io.Writer, n int, what string) {
-	if n > shownRows {
-		fmt.Fprintf(w, "and %d %s with fewer pages; --json lists them\n", n-shownRows, what)
-	}
-}
-
-// writeHead says what the trace is worth.
-func (s *shown) writeHead(w io.Writer, t *trace.Trace) {
-	state := "complete"
-	switch {
-	case t.End == trace.EndBroken:
-		state = "NOT complete: " + s.End
-	case t.Lost() > 0:
-		state = "NOT complete: " + lostText(t)
-	}
-	rows := [][]string{
-		{"recorded", when(t.Started) + ", for " + cli.Seconds(t.Length) + ": " + s.End},
-		{"seen from", s.Point},
-	}
-	for i, blind := range s.Blind {
-		rows = append(rows, []string{[]string{"cannot see", ""}[min(i, 1)], blind})
-	}
-	if s.Cgroup != "" {
-		rows = append(rows, []string{"cgroup", s.Cgroup})
-	}
-	table(w, append(rows,
-		[]string{"trace", fmt.Sprintf("%s; %d touches in %s", state, s.Touches, cli.Bytes(uint64(s.Bytes)))},
-		[]string{"pages", fmt.Sprintf("%d, %s", s.Pages, cli.Bytes(s.Pages*trace.PageSize))},
-	))
-}
-
-// lostText says what is missing in a trace.
-func lostText(t *trace.Trace) string {
-	var parts []string
-	if t.LostRing > 0 {
-		parts = append(parts, fmt.Sprintf("%d events were lost because the buffer was full", t.LostRing))
-	}
-	if t.LostSpace > 0 {
-		parts = append(parts, fmt.Sprintf("%d were lost because there were too many pages or processes", t.LostSpace))
-	}
-	return strings.Join(parts, ", ")
-}
-
-var countHeading = []string{"PAGES", "READ", "WRITTEN", "LATER", "KERNEL"}
-
-func countCells(c *trace.Count) []string {
-	var cells []string
-	for _, n := range []uint64{c.Pages, c.Read, c.Write, c.Later, c.Kernel} {
-		cells = append(cells, fmt.Sprint(n))
-	}
-	return cells
 }

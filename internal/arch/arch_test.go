@@ -25,6 +25,7 @@ var mayImport = map[string][]string{
 	"thaw/restore/guard":             {"thaw/uffd", "thaw/internal/..."},
 	"thaw/restore/tracer":            {"thaw/restore/tracer/trace", "thaw/internal/..."},
 	"thaw/restore/tracer/trace":      {},
+	"thaw/restore/workingset":        {"thaw/restore/tracer/trace"},
 	"thaw/restore/criu/lazypages":    {"thaw/restore", "thaw/restore/criu", "thaw/uffd", "thaw/internal/..."},
 	"thaw/checkpoint":                {},
 	"thaw/doctor":                    {"thaw/uffd", "thaw/checkpoint", "thaw/restore/tracer/..."},

@@ -22,6 +22,7 @@ import (
 	"thaw/internal/testenv"
 	"thaw/pagestore"
 	"thaw/restore/criu"
+	"thaw/restore/workingset"
 	"thaw/snapshot"
 )
 
@@ -46,6 +47,8 @@ func TestErrorsHaveTheirExitCodes(t *testing.T) {
 		{pagestore.ErrMissingPack, Corrupt},
 		{&pagestore.PageError{Err: pagestore.ErrCorrupt}, Corrupt},
 		{&criu.ImageError{File: "mm-1.img", Entry: -1, Err: fs.ErrNotExist}, Corrupt},
+		{workingset.ErrForeign, Usage},
+		{workingset.ErrCorrupt, Corrupt},
 		{checkpoint.ErrToolMissing, Missing},
 		{snapshot.ErrCRIUTooOld, Missing},
 		{snapshot.ErrPIDTaken, Busy},

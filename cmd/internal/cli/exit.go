@@ -16,6 +16,7 @@ import (
 	"thaw/restore/criu"
 	"thaw/restore/tracer"
 	"thaw/restore/tracer/trace"
+	"thaw/restore/workingset"
 	"thaw/snapshot"
 )
 
@@ -129,6 +130,9 @@ var causes = []struct {
 	{tracer.ErrTarget, Usage, ""},
 	{trace.ErrVersion, Corrupt, "the trace was written by another thaw: use that one, or record again"},
 	{trace.ErrCorrupt, Corrupt, "record again: what is damaged cannot be told from what was recorded"},
+	{workingset.ErrForeign, Usage, "merge sets of the same snapshot only; thaw trace show says of which one a set is"},
+	{workingset.ErrVersion, Corrupt, "the working set was written by another thaw: use that one, or leave the file out"},
+	{workingset.ErrCorrupt, Corrupt, "leave the file out: what is damaged cannot be told from what was learned"},
 
 	{control.ErrSocketTaken, Busy, "another thawd runs; use it, or choose another --socket"},
 	{control.ErrNotSocket, Busy, "choose another --socket, or move the file away"},

@@ -1,0 +1,218 @@
+package workingset
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+)
+
+// history returns an entry that was touched in the last seen of known recordings, all in one phase.
+func history(page uint64, phase Phase, seen, known uint8) Entry {
+	e := Entry{Page: page, Known: known, Bucket: 1}
+	*e.masks()[phase].bits = uint32(1<<seen - 1)
+	return e
+}
+
+func TestClasses(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		entry   Entry
+		learned int
+		want    Class
+	}{
+		{"half of the recordings touched it before the answer", history(0, PhaseRequest, 4, 8), 8, ClassMust},
+		{"less than half did", history(0, PhaseRequest, 3, 8), 8, ClassLikely},
+		{"less than an eighth did", history(0, PhaseRequest, 1, 9), 9, ClassTail},
+		{"most touched it later", history(0, PhaseLater, 8, 8), 8, ClassLikely},
+		{"less than half touched it later", history(0, PhaseLater, 3, 8), 8, ClassTail},
+		{"one of two touched it", history(0, PhaseStart, 1, 2), 2, ClassMust},
+		{"the first recording touched it later", history(0, PhaseLater, 1, 1), 1, ClassLikely},
+		{"one of three touched it", history(0, PhaseStart, 1, 3), 3, ClassLikely},
+		{"all touched it, but the last eight", Entry{Start: 0xffffff00, Known: 32}, 32, ClassTail},
+		{"all touched it, but the last seven", Entry{Start: 0xffffff80, Known: 32}, 32, ClassMust},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			// Without a bound: the share alone decides.
+			p := (&Policy{Unused: 1}).setDefaults()
+			if got := p.classes([]Entry{tt.entry}, tt.learned)[0]; got != tt.want {
+				t.Errorf("it is %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestOfLikelyPagesThoseWithTheGreatestShareAreTaken(t *testing.T) {
+	var entries []Entry
+	for page := range uint64(8) {
+		entries = append(entries, history(page, PhaseStart, 10, 10)) // 8 pages are used
+	}
+	entries = append(entries, history(10, PhaseStart, 2, 10), history(11, PhaseStart, 4, 10), history(12, PhaseStart, 3, 10), history(13, PhaseStart, 4, 10))
+	// Expected in vain are 1.4, 2.0, 2.7 and 3.5 of 9 to 12 pages.
+	want := []Class{ClassTail, ClassLikely, ClassLikely, ClassLikely}
+	p := (&Policy{Unused: 0.26}).setDefaults()
+	if got := p.classes(entries, 10)[8:]; !slices.Equal(got, want) {
+		t.Errorf("they are %v, want %v", got, want)
+	}
+}
+
+func TestPlanHasItsPagesInBothOrders(t *testing.T) {
+	s := NewSet([32]byte{9}, 100)
+	s.Recordings = 4
+	add := func(page uint64, seen uint8, bucket Bucket, write bool) {
+		e := history(page, PhaseStart, seen, 4)
+		e.Bucket, e.Write = bucket, write
+		s.Objects[0].Entries = append(s.Objects[0].Entries, e)
+	}
+	add(3, 4, 2, false)
+	add(4, 4, 1, false)
+	add(5, 4, 1, false)
+	add(6, 4, 1, true)
+	add(7, 4, 1, true)
+	add(8, 1, 0, false)
+	add(20, 4, 1, true)
+	s.Objects = append(s.Objects, Object{"/lib", []Entry{history(1, PhaseStart, 4, 4), history(2, PhaseLater, 4, 4), history(9, PhaseRequest, 4, 4)}})
+	got := Cut(s, &Policy{Unused: 1})
+	want := &Plan{
+		Digest: [32]byte{9}, ImagePages: 100,
+		Must: Part{
+			Replay:    []Run{{6, 2, true}, {20, 1, true}, {4, 2, false}, {3, 1, false}},
+			Ascending: []Run{{3, 3, false}, {6, 2, true}, {20, 1, true}},
+		},
+		Likely: Part{Replay: []Run{{8, 1, false}}, Ascending: []Run{{8, 1, false}}},
+		Files:  []FilePart{{"/lib", []Run{{1, 2, false}, {9, 1, false}}}},
+	}
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if order := got.Order(); !slices.Equal(order, []uint64{6, 7, 20, 4, 5, 3, 8}) || got.Pages() != 7 {
+		t.Errorf("the order is %d, of %d pages", order, got.Pages())
+	}
+}
+
+func TestPlansOfRandomSetsAgreeWithTheirClasses(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	for i := range uint64(50) {
+		r := rand.New(rand.NewPCG(seed, i))
+		const pages = 200
+		s := NewSet([32]byte{}, pages)
+		for range 1 + r.IntN(40) {
+			mustAdd(t, s, randomRecording(r, pages))
+		}
+		plan, sum := Cut(s, nil), Summarize(s, nil, 7)
+		p := defaults
+		classes := p.classes(s.Image(), s.Learned())
+		want := map[Class][]uint64{}
+		for j, c := range classes {
+			want[c] = append(want[c], s.Image()[j].Page)
+		}
+		for class, part := range map[Class]Part{ClassMust: plan.Must, ClassLikely: plan.Likely} {
+			ascending := pagesOf(part.Ascending)
+			replay := pagesOf(part.Replay)
+			if !slices.Equal(ascending, want[class]) || uint64(len(ascending)) != sum.Image.Of(class).Pages {
+				t.Fatalf("round %d: %v pages are %d, want %d; the summary counts %d", i, class, ascending, want[class], sum.Image.Of(class).Pages)
+			}
+			if slices.Sort(replay); !slices.Equal(replay, ascending) {
+				t.Fatalf("round %d: the orders of %v pages have other pages", i, class)
+			}
+		}
+		var inPlaces, inBuckets, inObjects uint64
+		for j := range sum.Places {
+			inPlaces += sum.Places[j].Pages()
+		}
+		for j := range sum.Buckets {
+			inBuckets += sum.Buckets[j].Pages()
+		}
+		for j := range sum.Objects {
+			inObjects += sum.Objects[j].Pages()
+		}
+		if inPlaces != uint64(len(classes)) || inBuckets != inObjects || len(sum.Places) > 7 {
+			t.Fatalf("round %d: %d places have %d of %d pages; buckets %d, objects %d", i, len(sum.Places), inPlaces, len(classes), inBuckets, inObjects)
+		}
+	}
+}
+
+func pagesOf(runs []Run) []uint64 {
+	var out []uint64
+	for _, r := range runs {
+		for p := r.Page; p < r.end(); p++ {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func TestNothingIsPlannedOfASetThatHasLearnedNothing(t *testing.T) {
+	s := NewSet([32]byte{}, 0)
+	if plan := Cut(s, nil); plan.Pages() != 0 || len(plan.Files) != 0 || plan.Order() != nil {
+		t.Errorf("the plan is %+v", plan)
+	}
+	if sum := Summarize(s, nil, 10); len(sum.Places) != 0 || sum.Image.Pages() != 0 {
+		t.Errorf("the summary is %+v", sum)
+	}
+}
+
+func TestComparisonCountsPages(t *testing.T) {
+	for _, tt := range []struct {
+		name               string
+		installed, touched []Run
+		want               Comparison
+	}{
+		{"nothing at all", nil, nil, Comparison{Precision: 1, Recall: 1}},
+		{"nothing was brought", nil, []Run{{Page: 4, Pages: 2}}, Comparison{Missed: 2, Precision: 1}},
+		{"nothing was touched", []Run{{Page: 4, Pages: 2}}, nil, Comparison{Installed: 2, Unused: 2, Recall: 1}},
+		{
+			"some of both",
+			[]Run{{Page: 10, Pages: 4}, {Page: 0, Pages: 4}},
+			[]Run{{Page: 3, Pages: 8, Write: true}, {Page: 3, Pages: 1}},
+			Comparison{Installed: 8, Used: 2, Unused: 6, Missed: 6, Precision: 0.25, Recall: 0.25},
+		},
+		{
+			"runs that overlap count once",
+			[]Run{{Page: 0, Pages: 4}, {Page: 2, Pages: 4}, {Page: 3, Pages: 0}},
+			[]Run{{Page: 0, Pages: 3}, {Page: 0, Pages: 1}, {Page: 5, Pages: 1}},
+			Comparison{Installed: 6, Used: 4, Unused: 2, Precision: 4.0 / 6, Recall: 1},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if diff := gocmp.Diff(tt.want, Compare(tt.installed, tt.touched)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestComparisonIsThatOfPagesOneByOne(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	for range 300 {
+		random := func() ([]uint64, []Run) {
+			var pages []uint64
+			for range r.IntN(20) {
+				pages = append(pages, r.Uint64N(30))
+			}
+			runs := RunsOf(pages)
+			slices.Sort(pages)
+			pages = slices.Compact(pages)
+			if got := pagesOf(runs); !slices.Equal(got, pages) || Pages(runs) != uint64(len(pages)) {
+				t.Fatalf("runs %v are of pages %d, want %d", runs, got, pages)
+			}
+			return pages, runs
+		}
+		a, runsA := random()
+		b, runsB := random()
+		got := Compare(runsA, runsB)
+		var used uint64
+		for _, p := range a {
+			if slices.Contains(b, p) {
+				used++
+			}
+		}
+		if got.Used != used || got.Unused != uint64(len(a))-used || got.Missed != uint64(len(b))-used || got.Installed != uint64(len(a)) {
+			t.Fatalf("%d and %d compare as %+v", a, b, got)
+		}
+	}
+}
