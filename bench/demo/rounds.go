@@ -14,6 +14,7 @@ import (
 // plan is what to run.
 type plan struct {
 	workload lab.Workload
+	input    lab.Input
 	modes    []lab.Mode
 	rounds   int // of each mode in each cache state
 }
@@ -31,7 +32,7 @@ func measure(ctx context.Context, l *lab.Lab, p *plan, config *lab.Config, show 
 		return nil, err
 	}
 	if slices.Contains(p.modes, lab.CRIULazy) {
-		if err := l.CountFaults(ctx, f); err != nil {
+		if err := l.CountFaults(ctx, f, p.input); err != nil {
 			return nil, err
 		}
 	}
@@ -64,7 +65,7 @@ func (p *plan) run(ctx context.Context, l *lab.Lab, f *lab.Frozen, show *progres
 			}
 			first := round % len(p.modes)
 			for _, mode := range slices.Concat(p.modes[first:], p.modes[:first]) {
-				r, err := l.Measure(ctx, f, mode, cache)
+				r, err := l.Measure(ctx, f, p.input, mode, cache)
 				if err != nil {
 					return nil, fmt.Errorf("%s, %s cache, round %d: %w", mode, cache, round+1, err)
 				}

@@ -21,8 +21,8 @@ type Burst struct {
 }
 
 // Burst starts a container of each of the frozen ones, which may be the same, at the same time, in a mode that was
-// prepared. It waits for the first response of each, and until each has all its memory, and ends them. An answer that is
-// not the expected one to the last bit is an error.
+// prepared, and asks each for the [SameInput]. It waits for the first response of each, and until each has all its memory, and ends
+// them. An answer that is not the expected one to the last bit is an error.
 func (l *Lab) Burst(ctx context.Context, frozen []*Frozen, name Mode, cache Cache) (b Burst, err error) {
 	m := l.modes[name]
 	if m == nil || name == Floor {
@@ -36,12 +36,12 @@ func (l *Lab) Burst(ctx context.Context, frozen []*Frozen, name Mode, cache Cach
 	var all crowd
 	defer func() { err = errors.Join(err, all.close()) }()
 	for _, f := range frozen {
-		t, err := l.newTrial(f)
+		t, err := l.newTrial(f, SameInput)
 		if err != nil {
 			return b, err
 		}
 		all = append(all, t)
-		if err := t.talk.ask(f.Workload.Sentences); err != nil {
+		if err := t.client.ahead(t.request()); err != nil {
 			return b, err
 		}
 	}
@@ -82,7 +82,7 @@ func (c crowd) respond(ctx context.Context, m mode, start time.Time, b *Burst) e
 			a, at, err := t.firstAnswer(ctx)
 			if err == nil {
 				b.ToFirstResponse[i] = at.Sub(start).Seconds()
-				err = a.compare(t.frozen.want)
+				err = a.compare(t.want())
 			}
 			if err != nil {
 				return fmt.Errorf("first response %d of %d: %w", i+1, len(c), err)

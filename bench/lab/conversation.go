@@ -3,8 +3,6 @@ package lab
 import (
 	"bufio"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -71,13 +69,9 @@ func (c *conversation) close() {
 	}
 }
 
-// ask writes a request. It does not wait for the container to read it: a pipe holds 64 KiB.
-func (c *conversation) ask(sentences []string) error {
-	line, err := json.Marshal(map[string][]string{"sentences": sentences})
-	if err != nil {
-		return err
-	}
-	if _, err := c.in.Write(append(line, '\n')); err != nil {
+// ahead writes a request. It does not wait for the container to read it: a pipe holds 64 KiB.
+func (c *conversation) ahead(r Request) error {
+	if _, err := c.in.WriteString(r.body() + "\n"); err != nil {
 		return fmt.Errorf("write request: %w", err)
 	}
 	return nil
@@ -113,8 +107,8 @@ func (c *conversation) ready(ctx context.Context) error {
 	return nil
 }
 
-// answer reads the answer of one request.
-func (c *conversation) answer(ctx context.Context) (*answer, time.Time, error) {
+// first reads the answer to the oldest request that has none.
+func (c *conversation) first(ctx context.Context) (*answer, time.Time, error) {
 	line, at, err := c.line(ctx)
 	if err != nil {
 		return nil, at, err
@@ -123,56 +117,14 @@ func (c *conversation) answer(ctx context.Context) (*answer, time.Time, error) {
 	return a, at, err
 }
 
-// call asks and waits for the answer.
-func (c *conversation) call(ctx context.Context, sentences []string) (*answer, time.Duration, error) {
+// call writes a request and waits for the answer.
+func (c *conversation) call(ctx context.Context, r Request) (*answer, time.Duration, error) {
 	start := time.Now()
-	if err := c.ask(sentences); err != nil {
+	if err := c.ahead(r); err != nil {
 		return nil, 0, err
 	}
-	a, at, err := c.answer(ctx)
+	a, at, err := c.first(ctx)
 	return a, at.Sub(start), err
-}
-
-// answer is what the workload answers: the bytes of its floats.
-type answer struct {
-	Embeddings []string `json:"embeddings"`
-	SHA256     string   `json:"sha256"`
-	Error      string   `json:"error"`
-}
-
-// parseAnswer checks that the digest that came with the bytes is theirs.
-func parseAnswer(line []byte) (*answer, error) {
-	var a answer
-	if err := json.Unmarshal(line, &a); err != nil {
-		return nil, fmt.Errorf("container wrote %.200q: %w", line, err)
-	}
-	if a.Error != "" {
-		return nil, fmt.Errorf("container answered with an error: %s", a.Error)
-	}
-	if len(a.Embeddings) == 0 {
-		return nil, fmt.Errorf("container wrote %.200q, which is no answer", line)
-	}
-	data, err := hex.DecodeString(strings.Join(a.Embeddings, ""))
-	if err != nil {
-		return nil, fmt.Errorf("decode embeddings: %w", err)
-	}
-	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != a.SHA256 {
-		return nil, fmt.Errorf("the answer's bytes have the digest %x, and it says %s", sum, a.SHA256)
-	}
-	return &a, nil
-}
-
-// compare returns an error unless both answers are the same to the last bit.
-func (a *answer) compare(want *answer) error {
-	for i, row := range a.Embeddings {
-		if i >= len(want.Embeddings) || row != want.Embeddings[i] {
-			return fmt.Errorf("embedding %d differs from the first cold start's (digest %s, want %s)", i, a.SHA256, want.SHA256)
-		}
-	}
-	if len(a.Embeddings) != len(want.Embeddings) {
-		return fmt.Errorf("%d embeddings, and the first cold start gave %d", len(a.Embeddings), len(want.Embeddings))
-	}
-	return nil
 }
 
 // tail keeps the end of what a container says on its error stream.

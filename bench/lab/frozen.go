@@ -21,35 +21,40 @@ type Frozen struct {
 	Workload Workload
 	Snapshot Snapshot
 
-	name   string  // in the store
-	images string  // folder with CRIU's images
-	want   *answer // what every start has to answer
+	name   string            // in the store
+	images string            // folder with CRIU's images
+	want   map[Input]*answer // what every start has to answer
 	files  []string
-	faults *uint64 // how many CRIU's own server serves until the first response; nil if that was not counted
+	faults map[Input]*uint64 // how many CRIU's own server serves until the first response; nil if that was not counted
 }
 
 // Snapshot says what was frozen. Sizes are in bytes, times in seconds.
 type Snapshot struct {
-	ImageBytes    uint64   `json:"image_bytes"`              // CRIU's image folder
-	SkeletonBytes uint64   `json:"skeleton_bytes,omitempty"` // what of it a lazy restore reads
-	StoreBytes    uint64   `json:"store_bytes,omitempty"`    // the page store, once this snapshot was in it
-	ImportSeconds float64  `json:"import_s,omitempty"`
-	ImportRate    float64  `json:"import_bytes_per_s,omitempty"` // image bytes a second, with all syncs
-	FreezeSeconds float64  `json:"freeze_s"`
-	WarmUpCalls   int      `json:"warm_up_calls"` // answered by the container before it was frozen
-	Request       []string `json:"request_sentences"`
+	ImageBytes    uint64  `json:"image_bytes"`              // CRIU's image folder
+	SkeletonBytes uint64  `json:"skeleton_bytes,omitempty"` // what of it a lazy restore reads
+	StoreBytes    uint64  `json:"store_bytes,omitempty"`    // the page store, once this snapshot was in it
+	ImportSeconds float64 `json:"import_s,omitempty"`
+	ImportRate    float64 `json:"import_bytes_per_s,omitempty"` // image bytes a second, with all syncs
+	FreezeSeconds float64 `json:"freeze_s"`
+	WarmUpCalls   int     `json:"warm_up_calls"` // answered by the container before it was frozen
+	// Request is the same input; Body is that of a workload that takes no sentences.
+	Request []string `json:"request_sentences,omitempty"`
+	Body    string   `json:"request_body,omitempty"`
 }
 
 // warmUpCalls are answered by the container before it is frozen. A function's first calls set up thread pools, caches
 // and the like; a snapshot is taken behind them.
 const warmUpCalls = 3
 
-// Freeze starts a container with the workload, lets it answer a few times, and freezes it.
+// Freeze starts a container with the workload, lets it answer the other input once and then the same input a few times, and
+// freezes it.
 func (l *Lab) Freeze(ctx context.Context, w Workload) (*Frozen, error) {
 	f := &Frozen{
 		Workload: w,
-		Snapshot: Snapshot{WarmUpCalls: warmUpCalls, Request: w.Sentences},
+		Snapshot: Snapshot{WarmUpCalls: warmUpCalls, Request: w.Request.Sentences, Body: w.Request.Body},
 		name:     fmt.Sprintf("%s-%d", w.Name, len(l.frozen)+1),
+		want:     make(map[Input]*answer),
+		faults:   make(map[Input]*uint64),
 	}
 	f.images = filepath.Join(l.work, "images", f.name)
 	if l.config.Learn {
@@ -66,7 +71,7 @@ func (l *Lab) Freeze(ctx context.Context, w Workload) (*Frozen, error) {
 
 // learn starts the container once and keeps its answer.
 func (l *Lab) learn(ctx context.Context, f *Frozen) (string, error) {
-	t, err := l.newTrial(f)
+	t, err := l.newTrial(f, SameInput)
 	if err != nil {
 		return "", err
 	}
@@ -79,15 +84,29 @@ func (l *Lab) learn(ctx context.Context, f *Frozen) (string, error) {
 		return "", err
 	}
 	ready := time.Since(start)
-	f.want, _, err = t.talk.call(ctx, f.Workload.Sentences)
-	if err != nil {
-		return "", err
+	for _, input := range Inputs() {
+		if err := t.check(ctx, input); err != nil {
+			return "", err
+		}
 	}
-	return fmt.Sprintf("ready after %.1f s, answer %.12s", ready.Seconds(), f.want.SHA256), t.close()
+	return fmt.Sprintf("ready after %.1f s, answer %.12s", ready.Seconds(), f.want[SameInput].SHA256), t.close()
+}
+
+// check makes a request and compares the answer with what is known already. The first answer to an input is what all others have
+// to be.
+func (t *trial) check(ctx context.Context, input Input) error {
+	a, _, err := t.client.call(ctx, t.frozen.Workload.request(input))
+	if err != nil {
+		return err
+	}
+	if t.frozen.want[input] == nil {
+		t.frozen.want[input] = a
+	}
+	return a.compare(t.frozen.want[input])
 }
 
 func (l *Lab) freeze(ctx context.Context, f *Frozen) (string, error) {
-	t, err := l.newTrial(f)
+	t, err := l.newTrial(f, SameInput)
 	if err != nil {
 		return "", err
 	}
@@ -98,15 +117,9 @@ func (l *Lab) freeze(ctx context.Context, f *Frozen) (string, error) {
 	if err := t.talk.ready(ctx); err != nil {
 		return "", err
 	}
-	for range warmUpCalls {
-		a, _, err := t.talk.call(ctx, f.Workload.Sentences)
-		if err == nil && f.want == nil {
-			f.want = a
-		}
-		if err == nil {
-			err = a.compare(f.want)
-		}
-		if err != nil {
+	// The other input first: the container is frozen as calls with the same input have left it.
+	for _, input := range append([]Input{OtherInput}, slices.Repeat([]Input{SameInput}, warmUpCalls)...) {
+		if err := t.check(ctx, input); err != nil {
 			return "", err
 		}
 	}

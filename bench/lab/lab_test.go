@@ -1,8 +1,6 @@
 package lab
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"os"
@@ -16,53 +14,43 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// encode makes the line that a workload would answer with.
-func encode(t *testing.T, rows ...string) []byte {
-	t.Helper()
-	sum := sha256.Sum256([]byte(strings.Join(rows, "")))
-	var encoded []string
-	for _, row := range rows {
-		encoded = append(encoded, hex.EncodeToString([]byte(row)))
-	}
-	line, err := json.Marshal(answer{Embeddings: encoded, SHA256: hex.EncodeToString(sum[:])})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return line
-}
+const digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 func TestAnswersAreComparedToTheLastBit(t *testing.T) {
-	parse := func(rows ...string) *answer {
-		a, err := parseAnswer(encode(t, rows...))
+	parse := func(row string) *answer {
+		a, err := parseAnswer([]byte(`{"embeddings": ["` + row + `"], "sha256": "` + digest + `"}` + "\n"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return a
 	}
-	want := parse("abcd", "efgh")
-	if err := parse("abcd", "efgh").compare(want); err != nil {
+	want := parse("abcd")
+	if err := parse("abcd").compare(want); err != nil {
 		t.Errorf("equal answers: %v", err)
 	}
-	for name, rows := range map[string][]string{
-		"one bit":           {"abcd", "efgi"},
-		"a row is missing":  {"abcd"},
-		"one row too many":  {"abcd", "efgh", "ijkl"},
-		"rows are reversed": {"efgh", "abcd"},
+	for name, row := range map[string]string{
+		"one bit":            "abce",
+		"something missing":  "abc",
+		"something too many": "abcde",
+		"nothing":            "",
 	} {
-		if err := parse(rows...).compare(want); err == nil {
+		if err := parse(row).compare(want); err == nil {
 			t.Errorf("%s: not noticed", name)
 		}
+	}
+	if err := newAnswer([]byte("<p>1</p>")).compare(newAnswer([]byte("<p>1</p>\n"))); err == nil || !strings.Contains(err.Error(), "byte 8") {
+		t.Errorf("a line too many: %v, want the place", err)
 	}
 }
 
 func TestLinesThatAreNoAnswerAreRefused(t *testing.T) {
 	for name, line := range map[string]string{
-		"a digest of other bytes": strings.Replace(string(encode(t, "abcd")), `"sha256":"`, `"sha256":"00`, 1),
-		"an error":                `{"error": "ValueError: no"}`,
-		"no embeddings":           `{"embeddings": [], "sha256": ""}`,
-		"the greeting":            `{"ready": true}`,
-		"no JSON":                 `Traceback (most recent call last):`,
-		"no hexadecimal digits":   `{"embeddings": ["zz"], "sha256": ""}`,
+		"an error":              `{"error": "ValueError: no", "sha256": "` + digest + `"}`,
+		"no digest":             `{"embeddings": []}`,
+		"half a digest":         `{"embeddings": [], "sha256": "` + digest[:32] + `"}`,
+		"the greeting":          `{"ready": true}`,
+		"no JSON":               `Traceback (most recent call last):`,
+		"no hexadecimal digits": `{"sha256": "` + strings.Repeat("z", len(digest)) + `"}`,
 	} {
 		if a, err := parseAnswer([]byte(line)); err == nil {
 			t.Errorf("%s was taken as the answer %+v", name, a)
@@ -81,7 +69,7 @@ func TestConversationWithAContainerThatEndsTellsItsLastWords(t *testing.T) {
 	}
 	// The container's ends close with it.
 	c.handedOver()
-	if _, _, err := c.answer(t.Context()); err == nil || !strings.Contains(err.Error(), "ImportError") {
+	if _, _, err := c.first(t.Context()); err == nil || !strings.Contains(err.Error(), "ImportError") {
 		t.Errorf("got %v, want the container's last words", err)
 	}
 }
@@ -143,6 +131,16 @@ func TestWorkloadsAreThereWithTheirScripts(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(testenv.RepoRoot(t), "examples", w.Script)); err != nil {
 			t.Error(err)
 		}
+		for _, input := range Inputs() {
+			r := w.request(input)
+			// The pipe takes a request of that length before anybody reads it.
+			if body := r.body(); !json.Valid([]byte(body)) || strings.Contains(body, "\n") || len(body) >= 60<<10 {
+				t.Errorf("workload %s: its request is no short line of JSON: %q", w.Name, body)
+			}
+		}
+		if same, other := w.request(SameInput), w.request(OtherInput); same.body() == other.body() {
+			t.Errorf("workload %s: both inputs are %q", w.Name, same.body())
+		}
 	}
 	if _, err := FindWorkload("none"); err == nil {
 		t.Error("a workload that is not there was found")
@@ -163,28 +161,38 @@ func TestAMissingPartIsNamedWithTheWayToGetIt(t *testing.T) {
 
 func TestTablesDifferInTheirOwnPartOnly(t *testing.T) {
 	a, b := Table(64, 1), Table(64, 2)
-	if slices.Equal(a.Args, b.Args) || a.Script != b.Script || !slices.Equal(a.Sentences, b.Sentences) {
+	if slices.Equal(a.Args, b.Args) || a.Script != b.Script || !slices.Equal(a.Request.Sentences, b.Request.Sentences) {
 		t.Errorf("tables are %+v and %+v", a, b)
 	}
 }
 
-// newLab makes a lab that is closed, and whose folder must be empty, at the end of the test.
+func TestTheSmallFormLeavesTheWorkloadAlone(t *testing.T) {
+	w := medium
+	w.Args = slices.Grow(slices.Clone(w.Args), 1)
+	if s := w.Small(); len(s.Args) != len(w.Args)+1 || slices.Contains(w.Args[:cap(w.Args)], "--small") {
+		t.Errorf("arguments are %q, and in its small form %q", w.Args[:cap(w.Args)], s.Args)
+	}
+}
+
+// newLab makes a lab without our programs that is closed, and whose folder must be empty, at the end of the test.
 func newLab(t *testing.T) *Lab {
+	t.Helper()
+	return newLabWith(t, Parts{})
+}
+
+// newLabWith makes such a lab with our programs.
+func newLabWith(t *testing.T, parts Parts) *Lab {
 	t.Helper()
 	testenv.NeedRoot(t)
 	testenv.NeedUserfaultfd(t)
 	if testing.Short() {
 		t.Skip("starts containers many times, which takes a minute: run without -short")
 	}
+	parts.Examples = filepath.Join(testenv.RepoRoot(t), "examples")
+	parts.Rootfs, parts.CRIU, parts.Runc = testenv.Rootfs(t), testenv.CRIU(t), testenv.Runc(t)
 	dir, err := os.MkdirTemp("", "thaw-lab")
 	if err != nil {
 		t.Fatal(err)
-	}
-	parts := Parts{
-		Examples: filepath.Join(testenv.RepoRoot(t), "examples"),
-		Rootfs:   testenv.Rootfs(t),
-		CRIU:     testenv.CRIU(t),
-		Runc:     testenv.Runc(t),
 	}
 	l, err := New(t.Context(), Config{Parts: parts, Dir: dir})
 	if err != nil {
@@ -220,16 +228,16 @@ func TestFrozenContainerGivesTheSameAnswerInAllModes(t *testing.T) {
 	l := newLab(t)
 	for _, workload := range []string{"small", "medium", "minilm"} {
 		f := freeze(t, l, workload)
-		if err := l.CountFaults(t.Context(), f); err != nil {
+		if err := l.CountFaults(t.Context(), f, SameInput); err != nil {
 			t.Fatal(err)
 		}
 		for _, mode := range []Mode{Cold, CRIUEager, CRIULazy} {
 			for _, cache := range Caches() {
-				r, err := l.Measure(t.Context(), f, mode, cache)
+				r, err := l.Measure(t.Context(), f, SameInput, mode, cache)
 				if err != nil {
 					t.Fatalf("%s, %s, %s cache: %v", workload, mode, cache, err)
 				}
-				if r.Answer != f.want.SHA256 || *r.ToFirstResponse < r.ToRunning || *r.WarmCall <= 0 {
+				if r.Answer != f.want[SameInput].SHA256 || *r.ToFirstResponse < r.ToRunning || *r.WarmCall <= 0 {
 					t.Errorf("%s: run is %+v", workload, r)
 				}
 				if mode == CRIULazy && (r.FaultsServed == nil || *r.FaultsServed == 0) {

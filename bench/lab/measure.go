@@ -10,10 +10,12 @@ import (
 )
 
 // Run is one measured start. Times are in seconds and begin when the restore, or the cold start, is asked for; the
-// request is already written into the container's pipe by then. What a mode does not have is left out.
+// request is already written into the container's pipe by then, or is sent by HTTP as soon as the container runs. What a mode does not
+// have is left out.
 type Run struct {
 	Mode  Mode  `json:"mode"`
 	Cache Cache `json:"cache"`
+	Input Input `json:"input,omitempty"`
 
 	ToRunning       float64  `json:"to_running_s"`
 	ToFirstResponse *float64 `json:"to_first_response_s,omitempty"`
@@ -33,17 +35,17 @@ type Run struct {
 	MinorFaults uint64 `json:"minor_faults"`
 	// ServerMemory is the server's own memory in bytes at the first response: RssAnon, so without mapped files.
 	ServerMemory *uint64 `json:"server_memory_bytes,omitempty"`
-	// Answer is the SHA-256 of the answer's bytes; it is the same in all runs of a frozen container, or there is no run.
+	// Answer is the SHA-256 of the answer's bytes; it is the same in all runs of a frozen container with one input, or there is no run.
 	Answer string `json:"answer_sha256,omitempty"`
 }
 
 // warmCalls is how often the request is made again for W, once all memory is there.
 const warmCalls = 5
 
-// Measure starts the container once, in a mode that was prepared, waits for its first response, makes warm calls, and
-// ends it. An answer that is not the expected one to the last bit is an error.
-func (l *Lab) Measure(ctx context.Context, f *Frozen, name Mode, cache Cache) (Run, error) {
-	r := Run{Mode: name, Cache: cache}
+// Measure starts the container once, in a mode that was prepared, waits for its first response to an input, makes warm calls with
+// the same one, and ends it. An answer that is not the expected one to the last bit is an error.
+func (l *Lab) Measure(ctx context.Context, f *Frozen, input Input, name Mode, cache Cache) (Run, error) {
+	r := Run{Mode: name, Cache: cache, Input: input}
 	m := l.modes[name]
 	if m == nil {
 		return r, fmt.Errorf("mode %q was not prepared", name)
@@ -57,13 +59,13 @@ func (l *Lab) Measure(ctx context.Context, f *Frozen, name Mode, cache Cache) (R
 }
 
 func (l *Lab) measure(ctx context.Context, f *Frozen, m mode, r Run) (_ Run, err error) {
-	t, err := l.newTrial(f)
+	t, err := l.newTrial(f, r.Input)
 	if err != nil {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, t.close()) }()
 	if r.Mode != Floor {
-		if err := t.talk.ask(f.Workload.Sentences); err != nil {
+		if err := t.client.ahead(t.request()); err != nil {
 			return r, err
 		}
 	}
@@ -129,7 +131,7 @@ func (t *trial) respond(ctx context.Context, start time.Time, r *Run) error {
 		}
 	}
 	r.Answer = a.SHA256
-	return a.compare(t.frozen.want)
+	return a.compare(t.want())
 }
 
 // warmCalls waits until the process has all its memory and sets W.
@@ -138,9 +140,9 @@ func (t *trial) warmCalls(ctx context.Context, r *Run) error {
 		return err
 	}
 	for range warmCalls {
-		a, took, err := t.talk.call(ctx, t.frozen.Workload.Sentences)
+		a, took, err := t.client.call(ctx, t.request())
 		if err == nil {
-			err = a.compare(t.frozen.want)
+			err = a.compare(t.want())
 		}
 		if err != nil {
 			return err

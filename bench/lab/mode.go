@@ -100,7 +100,7 @@ func (m criuLazy) restore(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
-	s := &criuServer{daemon: daemon, faults: t.frozen.faults}
+	s := &criuServer{daemon: daemon, faults: t.frozen.faults[t.input]}
 	if m.debug {
 		s.log = filepath.Join(t.work, checkpoint.LazyPagesLog)
 	}
@@ -148,14 +148,14 @@ func (s *criuServer) close() error {
 }
 
 // CountFaults restores once with CRIU's own server and lets it log its faults, off the record. Their number is told with
-// all further runs in the mode [CRIULazy].
-func (l *Lab) CountFaults(ctx context.Context, f *Frozen) error {
+// all further runs in the mode [CRIULazy] with this input.
+func (l *Lab) CountFaults(ctx context.Context, f *Frozen, input Input) error {
 	return l.step("count the faults of CRIU's own server", func() (string, error) {
-		r, err := l.measure(ctx, f, criuLazy{debug: true}, Run{Mode: CRIULazy, Cache: Warm})
+		r, err := l.measure(ctx, f, criuLazy{debug: true}, Run{Mode: CRIULazy, Cache: Warm, Input: input})
 		if err != nil {
 			return "", err
 		}
-		f.faults = r.FaultsServed
-		return fmt.Sprintf("%d faults until the first response", *f.faults), nil
+		f.faults[input] = r.FaultsServed
+		return fmt.Sprintf("%d faults until the first response", *r.FaultsServed), nil
 	})
 }

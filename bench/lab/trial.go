@@ -19,12 +19,14 @@ import (
 type trial struct {
 	lab    *Lab
 	frozen *Frozen
+	input  Input // what it is asked
 	id     string
 	dir    string // of this trial alone
 	bundle string
 	rootfs string // the root file system, mounted for this trial alone
 	work   string
 	talk   *conversation
+	client client // how it is asked
 
 	container *checkpoint.Container // nil until it runs
 	server    server                // of this container's memory
@@ -36,13 +38,13 @@ type trial struct {
 // trials counts those of this process, to name their cgroups apart, which are the machine's and not a lab's.
 var trials atomic.Uint64
 
-// newTrial makes the folders, the bundle and the streams of a container.
-func (l *Lab) newTrial(f *Frozen) (*trial, error) {
+// newTrial makes the folders, the bundle and the streams of a container, which is to be asked an input.
+func (l *Lab) newTrial(f *Frozen, input Input) (*trial, error) {
 	// The number of our process tells the containers of two programs on one machine apart.
 	id := fmt.Sprintf("thaw-lab-%d-%d", os.Getpid(), trials.Add(1))
 	dir := filepath.Join(l.work, "trials", id)
 	t := &trial{
-		lab: l, frozen: f, id: id, dir: dir, server: noServer{},
+		lab: l, frozen: f, input: input, id: id, dir: dir, server: noServer{},
 		bundle: filepath.Join(dir, "bundle"), rootfs: filepath.Join(dir, "rootfs"), work: filepath.Join(dir, "work"),
 	}
 	err := errors.Join(os.MkdirAll(t.work, 0o700), os.Mkdir(t.rootfs, 0o755))
@@ -57,6 +59,10 @@ func (l *Lab) newTrial(f *Frozen) (*trial, error) {
 	}
 	if err != nil {
 		return nil, errors.Join(err, t.remove())
+	}
+	t.client = t.talk
+	if port := f.Workload.Port; port != 0 {
+		t.client = &web{trial: t, port: port}
 	}
 	return t, nil
 }
@@ -126,15 +132,19 @@ func (t *trial) restore(ctx context.Context, images, work string, lazy bool) err
 	return err
 }
 
-// firstAnswer waits for the answer to what was asked before the container ran, and returns when it came.
+// firstAnswer waits for the answer to what was put ahead before the container ran, and returns when it came.
 func (t *trial) firstAnswer(ctx context.Context) (*answer, time.Time, error) {
 	if t.greets {
 		if err := t.talk.ready(ctx); err != nil {
 			return nil, time.Time{}, err
 		}
 	}
-	return t.talk.answer(ctx)
+	return t.client.first(ctx)
 }
+
+// request returns what the container is asked, want what it has to answer.
+func (t *trial) request() Request { return t.frozen.Workload.request(t.input) }
+func (t *trial) want() *answer    { return t.frozen.want[t.input] }
 
 // close ends the container and its memory server, and removes everything that is the trial's own. Closing again does
 // nothing.

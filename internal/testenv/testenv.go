@@ -233,6 +233,17 @@ func Rootfs(tb testing.TB) string {
 	return path
 }
 
+// NeedPython skips the test unless the root file system has these modules of Python among its packages.
+func NeedPython(tb testing.TB, modules ...string) {
+	tb.Helper()
+	rootfs := Rootfs(tb)
+	for _, module := range modules {
+		if !isDir(filepath.Join(rootfs, "usr/lib/python3/dist-packages", module)) {
+			missing(tb, "needs Python's %s in the root file system: make deps: %s is older than its script", module, rootfs)
+		}
+	}
+}
+
 // RepoRoot returns the folder that holds go.mod.
 func RepoRoot(tb testing.TB) string {
 	tb.Helper()
