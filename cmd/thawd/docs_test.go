@@ -2,6 +2,7 @@ package main
 
 import (
 	"flag"
+	"os"
 	"testing"
 
 	"thaw/cmd/internal/cli"
@@ -9,7 +10,13 @@ import (
 	"thaw/internal/testenv"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+// TestMain is also what thawd runs itself with: the test binary runs itself.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == tracerCommand {
+		os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	}
+	testenv.Main(m)
+}
 
 var update = flag.Bool("update", false, "write docs/cli/thawd.md instead of comparing it")
 

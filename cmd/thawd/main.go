@@ -12,6 +12,7 @@ import (
 	"thaw/daemon"
 	"thaw/restore/criu/lazypages"
 	"thaw/restore/guard"
+	"thaw/restore/tracer"
 )
 
 func main() {
@@ -20,8 +21,11 @@ func main() {
 
 // run runs the command line and returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
-	if len(args) == 1 && args[0] == guardCommand {
+	switch {
+	case len(args) == 1 && args[0] == guardCommand:
 		return guard.Main()
+	case len(args) > 0 && args[0] == tracerCommand:
+		return tracer.Main(args[1:])
 	}
 	var lazyPages int // exit code of the stand-in, which has CRIU's
 	root := newRoot(stderr, &lazyPages)
@@ -34,8 +38,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return lazyPages
 }
 
-// guardCommand is what thawd runs itself with as the guard of its processes. It is nobody else's to run.
-const guardCommand = "guard"
+// What thawd runs itself with, as the guard of its processes and as the helper that records their touches. They are nobody
+// else's to run.
+const (
+	guardCommand  = "guard"
+	tracerCommand = "tracer"
+)
 
 func newRoot(stderr io.Writer, lazyPages *int) *cobra.Command {
 	root := &cobra.Command{

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"testing"
 	"time"
@@ -89,6 +90,57 @@ func BenchmarkFirstTouch(b *testing.B) {
 			b.ReportMetric(0, "ns/op") // it counts what the test does, too
 		})
 	}
+}
+
+// BenchmarkStart is what it takes until a recording runs, by the helper and without one.
+func BenchmarkStart(b *testing.B) {
+	testenv.NeedTracing(b)
+	for name, start := range starters {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				r, err := start(b.Context(), Target{Later: true}, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				r.Close()
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// BenchmarkChoose is what it takes to choose a process: the first one, and one that is recorded already.
+func BenchmarkChoose(b *testing.B) {
+	testenv.NeedTracing(b)
+	c, err := Start(b.Context(), Target{Later: true}, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	b.Run("again", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := c.Choose(b.Context(), os.Getpid()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("first", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			r, err := Start(b.Context(), Target{Later: true}, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.StartTimer()
+			if _, err := r.Choose(b.Context(), os.Getpid()); err != nil {
+				b.Fatal(err)
+			}
+			b.StopTimer()
+			r.Close()
+			b.StartTimer()
+		}
+	})
 }
 
 // startRecording has a helper record and throws the events away. The function that it returns ends that.

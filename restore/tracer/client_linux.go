@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -29,20 +30,25 @@ const (
 
 // A Client has touches recorded by a helper process, which has the privileges that this one does not need then.
 //
-// Stop may be called at any time; everything else is for one goroutine.
+// Stop and Choose may be called at any time; everything else is for one goroutine.
 type Client struct {
 	cmd    *exec.Cmd
-	conn   *net.UnixConn
+	conn   *net.UnixConn // requests and answers
+	stream *net.UnixConn // what is recorded
 	done   chan struct{} // closed when the process has been reaped
 	exited error         // how it ended; set before done is closed
-
 	info   Info
+
+	// Owned by the goroutine that calls Next.
 	buf    []byte // of a packet
 	events []byte // of the packet that was read last, what has not been returned
 	ending trace.Ending
+
+	asking sync.Mutex // held until a request has its answer
+	lost   error      // the answer of one did not come, and no other can be told from it; guarded by asking
 }
 
-// Start runs the helper, which begins to record, and returns when it does. nil options mean the defaults; ctx bounds the
+// Start runs the helper, which begins to record, and returns when it does; with Target.Later, when it is ready to. nil options mean the defaults; ctx bounds the
 // start only. The errors are those of NewRecorder, told by the helper; or one that wraps ErrGone.
 //
 // The helper has a session of its own, so that no signal from a terminal reaches it. It inherits standard error, and ends
@@ -64,7 +70,7 @@ func Start(ctx context.Context, t Target, opts *Options) (*Client, error) {
 	if err := c.spawn(); err != nil {
 		return nil, fmt.Errorf("start tracer: %w", err)
 	}
-	if err := c.begin(ctx, startBody{uint32(o.RingBytes), uint32(o.MaxPages), t.pids()}, group); err != nil {
+	if err := c.begin(ctx, startBody{uint32(o.RingBytes), uint32(o.MaxPages), group != nil, sorted(t.PIDs)}, group); err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -87,25 +93,48 @@ func command(argv []string) *exec.Cmd {
 }
 
 func (c *Client) spawn() error {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("socketpair", err)
+	var theirs [2]*os.File
+	for i, ours := range []**net.UnixConn{&c.conn, &c.stream} {
+		var err error
+		if *ours, theirs[i], err = socketPair(); err != nil {
+			return errors.Join(err, c.hangUp())
+		}
+		defer theirs[i].Close()
 	}
-	theirs := os.NewFile(uintptr(pair[1]), "tracer's end")
-	defer theirs.Close()
-	if c.conn, err = connOf(pair[0]); err != nil {
-		return err
-	}
-	c.cmd.ExtraFiles = []*os.File{theirs}
+	c.cmd.ExtraFiles = theirs[:]
 	if err := c.cmd.Start(); err != nil {
-		c.conn.Close()
-		return err
+		return errors.Join(err, c.hangUp())
 	}
 	go func() {
 		c.exited = c.cmd.Wait()
 		close(c.done)
 	}()
 	return nil
+}
+
+// socketPair returns two ends of a socket of packets.
+func socketPair() (ours *net.UnixConn, theirs *os.File, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	theirs = os.NewFile(uintptr(pair[1]), "tracer's end")
+	if ours, err = connOf(pair[0]); err != nil {
+		theirs.Close()
+		return nil, nil, err
+	}
+	return ours, theirs, nil
+}
+
+// hangUp closes our ends.
+func (c *Client) hangUp() error {
+	var errs []error
+	for _, conn := range []*net.UnixConn{c.conn, c.stream} {
+		if conn != nil {
+			errs = append(errs, conn.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // connOf makes a connection of a socket, which it closes.
@@ -134,29 +163,28 @@ func (c *Client) begin(ctx context.Context, s startBody, group *os.File) (err er
 		}
 		c.conn.SetDeadline(time.Time{})
 	}()
-	if k, _, err := c.receive(); err != nil {
+	if k, _, err := receive(c.conn, c.buf); err != nil {
 		return err
 	} else if k != kindHello {
 		return fmt.Errorf("start tracer: %w: greeting of kind %d", errMalformed, k)
 	}
-	if err := c.ask(s, group); err != nil {
+	if err := c.sendStart(s, group); err != nil {
 		return fmt.Errorf("start tracer: %w: %w", ErrGone, err)
 	}
-	k, body, err := c.receive()
+	k, body, err := receive(c.conn, c.buf)
 	switch {
 	case err != nil:
 		return err
 	case k == kindRefused:
 		return parseRefused(body)
 	case k == kindStarted:
-		c.info, err = parseStarted(body, s.pids)
+		c.info, err = parseStarted(body)
 		return err
 	}
 	return fmt.Errorf("start tracer: %w: answer of kind %d", errMalformed, k)
 }
 
-// ask sends the start.
-func (c *Client) ask(s startBody, group *os.File) error {
+func (c *Client) sendStart(s startBody, group *os.File) error {
 	if _, err := c.conn.Write(s.append(packet(kindStart))); err != nil || group == nil {
 		return err
 	}
@@ -165,9 +193,9 @@ func (c *Client) ask(s startBody, group *os.File) error {
 	return err
 }
 
-// receive returns the next packet, whose body is valid until the next call.
-func (c *Client) receive() (kind, []byte, error) {
-	m, err := fdpass.Receive(c.conn, c.buf, 0)
+// receive returns the next packet, whose body lies in buf.
+func receive(conn *net.UnixConn, buf []byte) (kind, []byte, error) {
+	m, err := fdpass.Receive(conn, buf, 0)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return 0, nil, fmt.Errorf("%w: it does not answer", ErrGone)
@@ -176,7 +204,62 @@ func (c *Client) receive() (kind, []byte, error) {
 	case err != nil:
 		return 0, nil, fmt.Errorf("%w: %w", ErrGone, err)
 	}
-	return parse(c.buf[:m.N])
+	return parse(buf[:m.N])
+}
+
+// Choose records more processes, as Recorder.Choose does and with its errors; if the helper is gone without an end of the
+// recording, the error wraps ErrGone. It does not depend on Next being called.
+//
+// If ctx ends before the helper has answered, the processes may be recorded or not, and no more can be chosen.
+func (c *Client) Choose(ctx context.Context, pids ...int) (at time.Duration, err error) {
+	if err := checkPIDs(pids); err != nil {
+		return 0, err
+	}
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	if c.lost != nil {
+		return 0, fmt.Errorf("choose processes: no more can be, since %w", c.lost)
+	}
+	k, body, err := c.request(ctx, appendPIDs(packet(kindChoose), sorted(pids)))
+	switch {
+	case err != nil:
+		c.lost = err
+		return 0, fmt.Errorf("choose processes: %w", err)
+	case k == kindRefused:
+		return 0, parseRefused(body)
+	case k == kindChosen:
+		return parseChosen(body)
+	}
+	return 0, fmt.Errorf("choose processes: %w: answer of kind %d", errMalformed, k)
+}
+
+// request sends a packet and returns the answer.
+func (c *Client) request(ctx context.Context, b []byte) (kind, []byte, error) {
+	cancel := context.AfterFunc(ctx, func() { c.conn.SetReadDeadline(time.Unix(1, 0)) })
+	k, body, err := c.exchange(b)
+	switch {
+	case !cancel(): // the deadline is set, or about to be
+		return 0, nil, context.Cause(ctx)
+	case err == nil, errors.Is(err, net.ErrClosed), errors.Is(err, errMalformed):
+		return k, body, err
+	}
+	// The helper ends, or has ended.
+	select {
+	case <-ctx.Done():
+		return 0, nil, context.Cause(ctx)
+	case <-c.done:
+	}
+	if c.exited == nil {
+		return 0, nil, ErrEnded
+	}
+	return 0, nil, fmt.Errorf("%w: %w", ErrGone, c.exited)
+}
+
+func (c *Client) exchange(b []byte) (kind, []byte, error) {
+	if _, err := c.conn.Write(b); err != nil {
+		return 0, nil, err
+	}
+	return receive(c.conn, make([]byte, headerSize+1+maxText+1))
 }
 
 // Info says what is recorded, and how.
@@ -187,7 +270,7 @@ func (c *Client) PID() int { return c.cmd.Process.Pid }
 
 // Stop ends the recording: Next returns what there is, and io.EOF. It does not wait, and may be called again.
 func (c *Client) Stop() {
-	// If this fails then so does Next.
+	// If this fails then so does Next. It does not wait for the answer of a request.
 	_, _ = c.conn.Write(packet(kindStop))
 }
 
@@ -198,7 +281,7 @@ func (c *Client) Next(buf []trace.Event) (int, error) {
 		if c.ending.End != 0 {
 			return 0, io.EOF
 		}
-		k, body, err := c.receive()
+		k, body, err := receive(c.stream, c.buf)
 		switch {
 		case err != nil:
 			return 0, err
@@ -231,7 +314,7 @@ func (c *Client) Ending() trace.Ending { return c.ending }
 
 // Close ends the helper and waits until it has ended. It is idempotent, and must not be called while Next runs.
 func (c *Client) Close() error {
-	err := c.conn.Close()
+	err := c.hangUp()
 	c.cmd.Process.Kill() // it has nothing to lose; what it attached goes with it
 	<-c.done
 	if errors.Is(err, net.ErrClosed) {

@@ -53,12 +53,15 @@ type collector struct {
 }
 
 func (c *collector) take(events []trace.Event) {
-	unknown := make(map[uint32]struct{}) // processes with a touch in no region
+	unknown := make(map[uint32]struct{}) // processes that are new, or with a touch in no region
 	for _, e := range events {
 		c.Add(e)
 		switch e.Kind {
 		case trace.KindExit:
 			delete(c.current, e.PID)
+		case trace.KindChosen:
+			c.current[e.PID] = e.Space
+			unknown[e.PID] = struct{}{}
 		case trace.KindTouch:
 			if c.current[e.PID] == e.Space && !c.Mapped(e.Space, e.Addr) {
 				unknown[e.PID] = struct{}{}

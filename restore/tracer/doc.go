@@ -5,6 +5,9 @@
 // CAP_PERFMON. [Start] has a helper process do it that has these two privileges and no others; the caller needs none.
 // [Collect] makes a trace of either; package trace says what is in it.
 //
+// Processes are named at the start, or later: a recording takes tens of milliseconds to begin and microseconds to
+// choose one more process, so that it can be ready before there is a process.
+//
 // # What is recorded
 //
 // Of each page of each chosen address space the first access that faulted, and, if that was a read, the first write. The
@@ -43,9 +46,14 @@
 //
 //	helper -> client   hello
 //	client -> helper   start: sizes, pids                   or none, and then the descriptor of a cgroup's folder
-//	helper -> client   started: the point, the time         or refused: why
+//	helper -> client   started: the point, the time, spaces or refused: why
+//	client -> helper   choose: pids                         while it records, any number of times
+//	helper -> client   chosen: the time                     or refused: why
+//	client -> helper   stop                                 not answered
+//
+// On a second socketpair comes what is recorded, so that no answer waits for a client that is slow to take it:
+//
 //	helper -> client   events, again and again
-//	client -> helper   stop                                 not answered, but:
 //	helper -> client   ended: why, and how much was lost    or refused: what failed
 //
 // If the client is gone the helper ends; with the helper gone, the kernel takes its programs away.

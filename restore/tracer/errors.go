@@ -16,6 +16,9 @@ var (
 	// ErrTarget is returned, wrapped, if what is to be traced is named wrongly.
 	ErrTarget = errors.New("nothing that can be traced")
 
+	// ErrEnded is returned, wrapped, if a process is named for a recording that has ended.
+	ErrEnded = errors.New("the recording has ended")
+
 	// ErrGone is returned, wrapped, if the helper process ended before its recording did.
 	ErrGone = errors.New("tracer process is gone")
 )

@@ -170,17 +170,18 @@ func TestHelperRefusesWhatMakesNoSense(t *testing.T) {
 		"another version":           {{9, byte(kindStart), 0, 0}},
 		"no start":                  {packet(kindStop)},
 		"a start that is too short": {packet(kindStart)},
-		"a cgroup that is none":     {startBody{1, 1, nil}.append(packet(kindStart)), packet(kindStop)},
+		"a cgroup that is none":     {startBody{1, 1, true, nil}.append(packet(kindStart)), packet(kindStop)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ours, theirs := pair(t)
+			_, events := pair(t)
 			for _, p := range packets {
 				if _, err := ours.Write(p); err != nil {
 					t.Fatal(err)
 				}
 			}
 			ours.CloseWrite()
-			if err := (&helper{conn: theirs}).serve(); err == nil {
+			if err := (&helper{theirs, events}).serve(); err == nil {
 				t.Error("it served")
 			}
 		})
@@ -202,7 +203,7 @@ func TestClientRefusesWhatMakesNoSense(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ours, theirs := pair(t)
-			c := &Client{conn: ours, buf: make([]byte, maxMessage+1)}
+			c := &Client{stream: ours, buf: make([]byte, maxMessage+1)}
 			if _, err := theirs.Write(packet); err != nil {
 				t.Fatal(err)
 			}

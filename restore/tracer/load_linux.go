@@ -42,7 +42,6 @@ type settings struct {
 	ringBytes uint32
 	maxPages  uint32
 	byCgroup  bool
-	pids      []uint32 // processes that will be put into the map of the chosen, with the spaces from 1 on
 }
 
 // load loads the program and attaches it: first what follows the life of processes, then what sees faults.
@@ -60,7 +59,7 @@ func load(s settings) (*program, error) {
 	}
 	faults := spec.Programs
 	spec.Programs = make(map[string]*ebpf.ProgramSpec)
-	for _, name := range []string{programProgTaskNew, programProgTaskExec, programProgTaskExit} {
+	for _, name := range []string{programProgChoose, programProgTaskNew, programProgTaskExec, programProgTaskExit} {
 		spec.Programs[name] = faults[name]
 		delete(faults, name)
 	}
@@ -113,12 +112,8 @@ func configure(spec *ebpf.CollectionSpec, s settings) (execEvent string, err err
 	if s.byCgroup {
 		byCgroup = 1
 	}
-	var maybeChosen [1 << 16]uint64
-	for _, pid := range s.pids {
-		maybeChosen[pid/64%uint32(len(maybeChosen))] |= 1 << (pid % 64)
-	}
 	for name, value := range map[string]any{
-		programVarByCgroup: byCgroup, programVarNextSpace: uint32(len(s.pids)) + 1, programVarLive: uint64(len(s.pids)), programVarMaybeChosen: maybeChosen, programVarWakeAt: uint64(s.ringBytes / 4),
+		programVarByCgroup: byCgroup, programVarWakeAt: uint64(s.ringBytes / 4),
 		programVarNewtaskPid: newPID, programVarNewtaskCloneFlags: cloneFlags, programVarExitGroupDead: groupDead,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
@@ -244,6 +239,29 @@ func (p *program) close() error {
 	err := p.detach()
 	p.coll.Close()
 	return err
+}
+
+// choose makes the program record a process, and returns its space; 0 if it is recorded already.
+func (p *program) choose(pid uint32) (space uint32, err error) {
+	space, err = p.coll.Programs[programProgChoose].Run(&ebpf.RunOptions{Context: uint64(pid)})
+	if err != nil || space != 0 {
+		return space, err
+	}
+	if err := p.coll.Maps[programMapChosen].Lookup(pid, &space); errors.Is(err, ebpf.ErrKeyNotExist) {
+		return 0, fmt.Errorf("%w: too many processes are recorded", ErrTarget)
+	} else if err != nil {
+		return 0, err
+	}
+	return 0, nil
+}
+
+// forget undoes choose, and reports whether there was something to undo. The process still counts as live.
+func (p *program) forget(pid uint32) (bool, error) {
+	err := p.coll.Maps[programMapChosen].Delete(pid)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // variable returns a number that the program keeps.

@@ -18,8 +18,12 @@ import (
 	"thaw/restore/tracer/trace"
 )
 
-// socketFD is where Start puts the socket.
-const socketFD = 3
+// Where Start puts the sockets: for what the client asks for, and for what is recorded. They are two so that an answer does not
+// wait until the client has taken all events.
+const (
+	socketFD = iota + 3
+	eventsFD
+)
 
 // keptCapabilities are what the helper keeps: for BPF, and for attaching to tracepoints.
 var keptCapabilities = []uintptr{unix.CAP_BPF, unix.CAP_PERFMON}
@@ -35,18 +39,17 @@ func Main(args []string) int {
 		fmt.Fprintf(os.Stderr, "tracer: cannot give up privileges: %v\n", err)
 		return 1
 	}
-	conn, err := connOf(socketFD)
+	h, err := newHelper()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "tracer: thaw and thawd start this, nobody else does: %v\n", err)
 		return 2
 	}
-	defer conn.Close()
+	defer h.close()
 	signal.Ignore(unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
 	if err := checkConfined(); err != nil {
 		fmt.Fprintf(os.Stderr, "tracer: %v\n", err)
 		return 1
 	}
-	h := &helper{conn: conn}
 	if err := h.serve(); err != nil && !errors.Is(err, io.EOF) {
 		fmt.Fprintf(os.Stderr, "tracer: %v\n", err)
 		return 1
@@ -129,12 +132,32 @@ func checkConfined() error {
 
 // A helper is the helper process's side: one goroutine records and sends, another one listens.
 type helper struct {
-	conn *net.UnixConn
+	conn   *net.UnixConn // requests and answers
+	events *net.UnixConn // what is recorded, and how it ended
+}
+
+// newHelper takes the sockets.
+func newHelper() (*helper, error) {
+	conn, err := connOf(socketFD)
+	if err != nil {
+		return nil, err
+	}
+	events, err := connOf(eventsFD)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return &helper{conn, events}, nil
+}
+
+func (h *helper) close() {
+	h.conn.Close()
+	h.events.Close()
 }
 
 // serve does what the client asks for, once. It returns nil if that, or the client, has come to an end.
 func (h *helper) serve() error {
-	if err := h.send(packet(kindHello)); err != nil {
+	if err := send(h.conn, packet(kindHello)); err != nil {
 		return err
 	}
 	start, group, err := h.awaitStart()
@@ -146,10 +169,10 @@ func (h *helper) serve() error {
 	}
 	r, err := newRecorder(start.pids, group, &Options{RingBytes: int(start.ringBytes), MaxPages: int(start.maxPages)})
 	if err != nil {
-		return h.send(appendRefused(packet(kindRefused), err))
+		return send(h.conn, appendRefused(packet(kindRefused), err))
 	}
 	defer r.Close()
-	if err := h.send(appendStarted(packet(kindStarted), r.Info())); err != nil {
+	if err := send(h.conn, appendStarted(packet(kindStarted), r.Info())); err != nil {
 		return err
 	}
 	var listener sync.WaitGroup
@@ -174,7 +197,7 @@ func (h *helper) awaitStart() (s startBody, group *os.File, err error) {
 	if k != kindStart {
 		return s, nil, fmt.Errorf("%w: kind %d before the start", errMalformed, k)
 	}
-	if s, err = parseStart(body); err != nil || len(s.pids) > 0 {
+	if s, err = parseStart(body); err != nil || !s.cgroup {
 		return s, nil, err
 	}
 	if m, err = fdpass.Receive(h.conn, buf, 1); err != nil {
@@ -188,7 +211,7 @@ func (h *helper) awaitStart() (s startBody, group *os.File, err error) {
 	return s, group, nil
 }
 
-// listen stops the recording when the client says so, or is gone.
+// listen chooses processes, and stops the recording when the client says so, or is gone.
 func (h *helper) listen(r *Recorder) {
 	defer r.Stop()
 	buf := make([]byte, maxMessage+1)
@@ -197,10 +220,33 @@ func (h *helper) listen(r *Recorder) {
 		if err != nil {
 			return
 		}
-		if k, _, err := parse(buf[:m.N]); err != nil || k == kindStop {
+		k, body, err := parse(buf[:m.N])
+		switch {
+		case err != nil:
+			return
+		case k == kindStop:
+			r.Stop()
+		case k == kindChoose:
+			if err := h.choose(r, body); err != nil {
+				return
+			}
+		default:
 			return
 		}
 	}
+}
+
+// choose chooses the processes and answers.
+func (h *helper) choose(r *Recorder, body []byte) error {
+	pids, err := parsePIDs(body)
+	if err != nil {
+		return err
+	}
+	at, err := r.choose(pids)
+	if err != nil {
+		return send(h.conn, appendRefused(packet(kindRefused), err))
+	}
+	return send(h.conn, appendChosen(packet(kindChosen), at))
 }
 
 // record sends what the recorder finds, to the end.
@@ -211,23 +257,23 @@ func (h *helper) record(r *Recorder) error {
 		n, err := r.Next(events)
 		switch {
 		case errors.Is(err, io.EOF):
-			return h.send(appendEnded(packet(kindEnded), r.Ending()))
+			return send(h.events, appendEnded(packet(kindEnded), r.Ending()))
 		case err != nil:
-			return h.send(appendRefused(packet(kindRefused), err))
+			return send(h.events, appendRefused(packet(kindRefused), err))
 		}
 		b = append(b[:0], packet(kindEvents)...)
 		for _, e := range events[:n] {
 			b = appendEvent(b, e)
 		}
-		if err := h.send(b); err != nil {
+		if err := send(h.events, b); err != nil {
 			return err
 		}
 	}
 }
 
 // send returns io.EOF if the client is gone.
-func (h *helper) send(b []byte) error {
-	_, err := h.conn.Write(b)
+func send(conn *net.UnixConn, b []byte) error {
+	_, err := conn.Write(b)
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 		return io.EOF
 	}

@@ -5,23 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"thaw/restore/tracer/trace"
 )
 
 // version changes with the protocol: the helper may be another build than its client.
-const version = 1
+const version = 2
 
 type kind uint8
 
 const (
 	kindHello   kind = iota + 1
 	kindStart        // startBody
-	kindCgroup       // follows a start without processes: the descriptor of the cgroup's folder
+	kindCgroup       // follows a start that says so: the descriptor of the cgroup's folder
 	kindRefused      // a reason, then text
 	kindStarted      // startedBody
+	kindChoose       // pids
+	kindChosen       // chosenBody
 	kindEvents       // events of 32 bytes
 	kindStop
 	kindEnded // endedBody
@@ -57,51 +58,103 @@ func parse(b []byte) (k kind, body []byte, err error) {
 // startBody asks for a recording.
 type startBody struct {
 	ringBytes, maxPages uint32
+	cgroup              bool     // one is recorded, and there are no pids
 	pids                []uint32 // ascending, each once
 }
 
 func (s startBody) append(b []byte) []byte {
-	b = binary.NativeEndian.AppendUint32(b, s.ringBytes)
-	b = binary.NativeEndian.AppendUint32(b, s.maxPages)
-	for _, pid := range s.pids {
+	var cgroup uint32
+	if s.cgroup {
+		cgroup = 1
+	}
+	for _, v := range []uint32{s.ringBytes, s.maxPages, cgroup} {
+		b = binary.NativeEndian.AppendUint32(b, v)
+	}
+	return appendPIDs(b, s.pids)
+}
+
+func parseStart(body []byte) (s startBody, err error) {
+	if len(body) < 12 {
+		return s, fmt.Errorf("%w: start of %d bytes", errMalformed, len(body))
+	}
+	at := func(i int) uint32 { return binary.NativeEndian.Uint32(body[i:]) }
+	s = startBody{ringBytes: at(0), maxPages: at(4), cgroup: at(8) == 1}
+	if s.pids, err = parsePIDs(body[12:]); err != nil {
+		return startBody{}, err
+	}
+	if s.ringBytes > maxRing || s.maxPages > maxPages || at(8) > 1 || s.cgroup && len(s.pids) > 0 {
+		return startBody{}, fmt.Errorf("%w: start with %d and %d, cgroups %d, processes %d", errMalformed, s.ringBytes, s.maxPages, at(8), s.pids)
+	}
+	return s, nil
+}
+
+func appendPIDs(b []byte, pids []uint32) []byte {
+	for _, pid := range pids {
 		b = binary.NativeEndian.AppendUint32(b, pid)
 	}
 	return b
 }
 
-func parseStart(body []byte) (startBody, error) {
-	if len(body) < 8 || len(body)%4 != 0 || len(body) > 8+4*maxPIDs {
-		return startBody{}, fmt.Errorf("%w: start of %d bytes", errMalformed, len(body))
+// parsePIDs returns numbers of processes, ascending, each once.
+func parsePIDs(b []byte) ([]uint32, error) {
+	if len(b)%4 != 0 || len(b) > 4*maxPIDs {
+		return nil, fmt.Errorf("%w: processes in %d bytes", errMalformed, len(b))
 	}
-	s := startBody{ringBytes: binary.NativeEndian.Uint32(body), maxPages: binary.NativeEndian.Uint32(body[4:])}
-	for b := body[8:]; len(b) > 0; b = b[4:] {
-		s.pids = append(s.pids, binary.NativeEndian.Uint32(b))
+	var pids []uint32
+	last := uint32(0)
+	for ; len(b) > 0; b = b[4:] {
+		pid := binary.NativeEndian.Uint32(b)
+		if pid <= last || pid > math.MaxInt32 {
+			return nil, fmt.Errorf("%w: process %d after %d", errMalformed, pid, last)
+		}
+		pids, last = append(pids, pid), pid
 	}
-	if s.ringBytes > maxRing || s.maxPages > maxPages || !slices.IsSorted(s.pids) || len(slices.Compact(slices.Clone(s.pids))) != len(s.pids) ||
-		len(s.pids) > 0 && (s.pids[0] == 0 || s.pids[len(s.pids)-1] > math.MaxInt32) {
-		return startBody{}, fmt.Errorf("%w: start with %d and %d, processes %d", errMalformed, s.ringBytes, s.maxPages, s.pids)
-	}
-	return s, nil
+	return pids, nil
 }
 
-// startedBody answers a start. The processes have the spaces from 1, in the order of the start.
+// startedBody answers a start: the point, the time, the processes with their spaces.
 func appendStarted(b []byte, i Info) []byte {
 	b = append(b, byte(i.Point), 0, 0, 0)
-	return binary.NativeEndian.AppendUint64(b, uint64(i.Started.UnixNano()))
+	b = binary.NativeEndian.AppendUint64(b, uint64(i.Started.UnixNano()))
+	for _, c := range i.Chosen {
+		b = binary.NativeEndian.AppendUint32(b, c.Space)
+		b = binary.NativeEndian.AppendUint32(b, c.PID)
+	}
+	return b
 }
 
-func parseStarted(body []byte, pids []uint32) (Info, error) {
-	if len(body) != 12 {
+func parseStarted(body []byte) (Info, error) {
+	if len(body) < 12 || (len(body)-12)%8 != 0 || len(body) > 12+8*maxPIDs {
 		return Info{}, fmt.Errorf("%w: started of %d bytes", errMalformed, len(body))
 	}
 	i := Info{Point: trace.Point(body[0]), Started: time.Unix(0, int64(binary.NativeEndian.Uint64(body[4:])))}
 	if i.Point < trace.PointFentry || i.Point > trace.PointUserTracepoint || body[1]|body[2]|body[3] != 0 {
 		return Info{}, fmt.Errorf("%w: started at %x", errMalformed, body[:4])
 	}
-	for n, pid := range pids {
-		i.Chosen = append(i.Chosen, Chosen{Space: uint32(n) + 1, PID: pid})
+	for b := body[12:]; len(b) > 0; b = b[8:] {
+		c := Chosen{Space: binary.NativeEndian.Uint32(b), PID: binary.NativeEndian.Uint32(b[4:])}
+		if c.Space == 0 {
+			return Info{}, fmt.Errorf("%w: process %d in no space", errMalformed, c.PID)
+		}
+		i.Chosen = append(i.Chosen, c)
 	}
 	return i, nil
+}
+
+// chosenBody answers a choose: the time since the start.
+func appendChosen(b []byte, at time.Duration) []byte {
+	return binary.NativeEndian.AppendUint64(b, uint64(at))
+}
+
+func parseChosen(body []byte) (time.Duration, error) {
+	if len(body) != 8 {
+		return 0, fmt.Errorf("%w: chosen of %d bytes", errMalformed, len(body))
+	}
+	at := time.Duration(binary.NativeEndian.Uint64(body))
+	if at < 0 {
+		return 0, fmt.Errorf("%w: chosen %d ns after the start", errMalformed, at)
+	}
+	return at, nil
 }
 
 // endedBody says how a recording ended.
@@ -126,7 +179,7 @@ func parseEnded(body []byte) (trace.Ending, error) {
 }
 
 // reasons are the errors that the client can tell apart, by their number on the socket; 0 is any other.
-var reasons = []error{1: ErrNotPermitted, 2: ErrNotSupported, 3: ErrNoProcess, 4: ErrTarget}
+var reasons = []error{1: ErrNotPermitted, 2: ErrNotSupported, 3: ErrNoProcess, 4: ErrTarget, 5: ErrEnded}
 
 func appendRefused(b []byte, cause error) []byte {
 	var reason byte

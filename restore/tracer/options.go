@@ -12,24 +12,31 @@ import (
 type Target struct {
 	// PIDs are processes, with those that they will fork. At most 1024.
 	PIDs []int
+	// Later allows PIDs to be empty: no process is recorded before one is chosen while the recording runs.
+	Later bool
 	// Cgroup is the folder of a cgroup of version 2. All processes in it, or in one below it, are recorded from their first
 	// fault on, with those that they will fork.
 	Cgroup string
 }
 
-// maxPIDs bounds a Target: so many fit into one message.
+// maxPIDs bounds how many processes are named at a time: so many fit into one message.
 const maxPIDs = 1024
 
 func (t *Target) check() error {
 	switch {
-	case t.Cgroup == "" && len(t.PIDs) == 0:
+	case t.Cgroup == "" && len(t.PIDs) == 0 && !t.Later:
 		return fmt.Errorf("%w: neither a process nor a cgroup is named", ErrTarget)
-	case t.Cgroup != "" && len(t.PIDs) > 0:
+	case t.Cgroup != "" && (len(t.PIDs) > 0 || t.Later):
 		return fmt.Errorf("%w: both processes and a cgroup are named", ErrTarget)
-	case len(t.PIDs) > maxPIDs:
-		return fmt.Errorf("%w: %d processes, at most %d can be named", ErrTarget, len(t.PIDs), maxPIDs)
 	}
-	for _, pid := range t.PIDs {
+	return checkPIDs(t.PIDs)
+}
+
+func checkPIDs(pids []int) error {
+	if len(pids) > maxPIDs {
+		return fmt.Errorf("%w: %d processes, at most %d can be named", ErrTarget, len(pids), maxPIDs)
+	}
+	for _, pid := range pids {
 		if pid <= 0 || pid > math.MaxInt32 {
 			return fmt.Errorf("%w: %d is no number of a process", ErrTarget, pid)
 		}
@@ -78,7 +85,7 @@ type Info struct {
 	Point   trace.Point
 	Refused []Refusal // of better points; only a Recorder and Probe know them
 	Started time.Time
-	Chosen  []Chosen // the processes that were named; none for a cgroup
+	Chosen  []Chosen // the processes that were named for the start; none for a cgroup
 }
 
 // Chosen is a process that was named, and its space in the trace.

@@ -20,6 +20,7 @@ const (
 	programMapChosen            = "chosen"
 	programMapEvents            = "events"
 	programMapPages             = "pages"
+	programProgChoose           = "choose"
 	programProgFaultFentry      = "fault_fentry"
 	programProgFaultKernel      = "fault_kernel"
 	programProgFaultKprobe      = "fault_kprobe"
@@ -81,6 +82,7 @@ type programSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type programProgramSpecs struct {
+	Choose      *ebpf.ProgramSpec `ebpf:"choose"`
 	FaultFentry *ebpf.ProgramSpec `ebpf:"fault_fentry"`
 	FaultKernel *ebpf.ProgramSpec `ebpf:"fault_kernel"`
 	FaultKprobe *ebpf.ProgramSpec `ebpf:"fault_kprobe"`
@@ -171,6 +173,7 @@ type programVariables struct {
 //
 // It can be passed to loadProgramObjects or ebpf.CollectionSpec.LoadAndAssign.
 type programPrograms struct {
+	Choose      *ebpf.Program `ebpf:"choose"`
 	FaultFentry *ebpf.Program `ebpf:"fault_fentry"`
 	FaultKernel *ebpf.Program `ebpf:"fault_kernel"`
 	FaultKprobe *ebpf.Program `ebpf:"fault_kprobe"`
@@ -182,6 +185,7 @@ type programPrograms struct {
 
 func (p *programPrograms) Close() error {
 	return _ProgramClose(
+		p.Choose,
 		p.FaultFentry,
 		p.FaultKernel,
 		p.FaultKprobe,

@@ -33,8 +33,8 @@ func TestProgramForFentryUnderstandsItsArguments(t *testing.T) {
 	}
 	fault := spec.Programs[programProgFaultFentry]
 	fault.Type, fault.AttachType, fault.AttachTo = ebpf.RawTracepoint, ebpf.AttachNone, ""
-	spec.Programs = map[string]*ebpf.ProgramSpec{programProgFaultFentry: fault}
-	if _, err := configure(spec, settings{ringBytes: ringSize(0), maxPages: 100, pids: []uint32{uint32(os.Getpid())}}); err != nil {
+	spec.Programs = map[string]*ebpf.ProgramSpec{programProgFaultFentry: fault, programProgChoose: spec.Programs[programProgChoose]}
+	if _, err := configure(spec, settings{ringBytes: ringSize(0), maxPages: 100}); err != nil {
 		t.Fatal(err)
 	}
 	coll, err := ebpf.NewCollection(spec)
@@ -42,8 +42,8 @@ func TestProgramForFentryUnderstandsItsArguments(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer coll.Close()
-	if err := coll.Maps[programMapChosen].Put(uint32(os.Getpid()), uint32(1)); err != nil {
-		t.Fatal(err)
+	if space, err := (&program{coll: coll}).choose(uint32(os.Getpid())); err != nil || space != 1 {
+		t.Fatalf("chosen with space %d, %v", space, err)
 	}
 	const vma, regs = 0, 0
 	for _, args := range [][]uint64{

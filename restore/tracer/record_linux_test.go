@@ -388,6 +388,7 @@ func TestTargetsThatAreNoneAreRefused(t *testing.T) {
 	}{
 		{"nothing", Target{}, ErrTarget},
 		{"both", Target{PIDs: []int{1}, Cgroup: "/"}, ErrTarget},
+		{"a cgroup and processes that come later", Target{Later: true, Cgroup: "/"}, ErrTarget},
 		{"a number that is no pid", Target{PIDs: []int{-1}}, ErrTarget},
 		{"too many", Target{PIDs: make([]int, maxPIDs+1)}, ErrTarget},
 		{"a process that has ended", Target{PIDs: []int{ended.PID()}}, ErrNoProcess},

@@ -6,10 +6,10 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
@@ -23,25 +23,35 @@ const readEvery = 20 * time.Millisecond
 // A Recorder records touches in this process, which needs CAP_BPF and CAP_PERFMON. Where that is not wanted, a Client has
 // it done by a process of its own.
 //
-// Stop may be called at any time; everything else is for one goroutine.
+// Stop and Choose may be called at any time before Close; everything else is for one goroutine.
 type Recorder struct {
-	prog   *program
-	ring   *ringbuf.Reader
-	record ringbuf.Record
-	info   Info
-	start  time.Duration // of the recording, on the monotonic clock
-
-	forever  bool   // it does not end by itself: a cgroup is recorded
-	missed   uint64 // processes that had ended when they were to be chosen; the program still counts them as live
+	prog     *program
+	ring     *ringbuf.Reader
+	record   ringbuf.Record
+	info     Info
+	start    time.Duration // of the recording, on the monotonic clock
+	forever  bool          // it does not end by itself: a cgroup is recorded
 	stopping atomic.Bool
-	detached bool
-	ending   trace.Ending // valid when Next has returned io.EOF
+
+	// Owned by the goroutine that calls Next.
+	held   []trace.Event // that have been read, and come next
+	ending trace.Ending  // valid when Next has returned io.EOF
+
+	// mu is held while a process is chosen, until all of the rest says so: Next, which takes it after it has read the first
+	// touches of the process, then tells of the process first.
+	mu       sync.Mutex
+	named    bool          // a process has been
+	missed   uint64        // processes that had ended when they were to be chosen; the program still counts them as live
+	untold   []trace.Event // of processes that were chosen
+	detached bool          // written by Next's goroutine only
 }
 
 // NewRecorder begins to record. nil options mean the defaults.
 //
 // A process that ends before the recording has begun is recorded with no touches, as long as it existed when NewRecorder
 // was called: otherwise ErrNoProcess is returned. Returns errors that wrap ErrNotPermitted, ErrNotSupported or ErrTarget.
+//
+// With Target.Later the recording begins with what takes long, and processes are named by Choose.
 func NewRecorder(t Target, opts *Options) (*Recorder, error) {
 	if err := t.check(); err != nil {
 		return nil, err
@@ -54,7 +64,7 @@ func NewRecorder(t Target, opts *Options) (*Recorder, error) {
 		}
 		defer group.Close()
 	}
-	return newRecorder(t.pids(), group, opts)
+	return newRecorder(sorted(t.PIDs), group, opts)
 }
 
 // newRecorder records the processes, or the cgroup if it is not nil, which stays the caller's.
@@ -68,17 +78,16 @@ func newRecorder(pids []uint32, group *os.File, opts *Options) (*Recorder, error
 	}
 	defer closeAll(handles)
 	o := opts.withDefaults()
-	r := &Recorder{forever: group != nil, start: monotonic(), info: Info{Started: time.Now()}}
-	r.prog, err = load(settings{
-		ringBytes: ringSize(o.RingBytes), maxPages: uint32(o.MaxPages), byCgroup: r.forever, pids: pids,
-	})
+	r := &Recorder{forever: group != nil}
+	r.prog, err = load(settings{ringBytes: ringSize(o.RingBytes), maxPages: uint32(o.MaxPages), byCgroup: r.forever})
 	if err != nil {
 		return nil, err
 	}
 	if r.ring, err = ringbuf.NewReader(r.prog.coll.Maps[programMapEvents]); err != nil {
 		return nil, errors.Join(fmt.Errorf("open ring buffer: %w", err), r.prog.close())
 	}
-	r.info.Point, r.info.Refused = r.prog.point, r.prog.refused
+	r.start = monotonic()
+	r.info = Info{Point: r.prog.point, Refused: r.prog.refused, Started: time.Now()}
 	if err := r.begin(pids, handles, group); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
@@ -92,25 +101,80 @@ func (r *Recorder) begin(pids []uint32, handles []int, group *os.File) error {
 			return fmt.Errorf("%w: cgroup %s (one of version 2 is needed): %w", ErrTarget, group.Name(), err)
 		}
 	}
-	chosen := r.prog.coll.Maps[programMapChosen]
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for i, pid := range pids {
-		space := uint32(i) + 1
-		r.info.Chosen = append(r.info.Chosen, Chosen{Space: space, PID: pid})
-		if err := chosen.Put(pid, space); err != nil {
-			return fmt.Errorf("choose process %d: %w", pid, err)
+		space, err := r.chooseLocked(pid, handles[i])
+		if err != nil {
+			return err
 		}
-		if !hasEnded(handles[i]) {
-			continue
-		}
-		// The program has seen its end, or never will. What it has not deleted shall not match a process that gets the number.
-		switch err := chosen.Delete(pid); {
-		case err == nil:
-			r.missed++
-		case !errors.Is(err, ebpf.ErrKeyNotExist):
-			return fmt.Errorf("forget process %d: %w", pid, err)
+		if space != 0 {
+			r.info.Chosen = append(r.info.Chosen, Chosen{Space: space, PID: pid})
 		}
 	}
 	return nil
+}
+
+// chooseLocked begins to record a process, and returns its space; 0 if it is recorded already.
+func (r *Recorder) chooseLocked(pid uint32, handle int) (space uint32, err error) {
+	if space, err = r.prog.choose(pid); err != nil {
+		return 0, fmt.Errorf("choose process %d: %w", pid, err)
+	}
+	r.named = true
+	if !hasEnded(handle) {
+		return space, nil
+	}
+	// The program has seen its end, or never will. What it has not deleted shall not match a process that gets the number.
+	missed, err := r.prog.forget(pid)
+	if err != nil {
+		return 0, fmt.Errorf("forget process %d: %w", pid, err)
+	}
+	if missed {
+		r.missed++
+	}
+	return space, nil
+}
+
+// Choose records more processes, at most 1024 at a time, with those that they will fork. Their touches are recorded when it
+// returns; at is a moment just before, counted from the start of the recording, at which their spaces begin. Next tells of
+// each in an event, before its first touch. One that is recorded already stays as it is.
+//
+// Returns an error that wraps ErrNoProcess if one of them does not exist, and then chooses none; ErrTarget if too many are
+// named, or if a cgroup is recorded; ErrEnded if the recording has ended. If there is no room for all, then some are chosen.
+func (r *Recorder) Choose(pids ...int) (at time.Duration, err error) {
+	if err := checkPIDs(pids); err != nil {
+		return 0, err
+	}
+	return r.choose(sorted(pids))
+}
+
+func (r *Recorder) choose(pids []uint32) (at time.Duration, err error) {
+	if r.forever {
+		return 0, fmt.Errorf("%w: a cgroup is recorded, and no process beside it", ErrTarget)
+	}
+	handles, err := openProcesses(pids)
+	if err != nil {
+		return 0, err
+	}
+	defer closeAll(handles)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.detached || r.stopping.Load() {
+		return 0, ErrEnded
+	}
+	at = monotonic() - r.start
+	for i, pid := range pids {
+		space, err := r.chooseLocked(pid, handles[i])
+		if err != nil {
+			return 0, err
+		}
+		if space != 0 {
+			r.untold = append(r.untold, trace.Event{Time: at, Kind: trace.KindChosen, Space: space, PID: pid})
+		}
+	}
+	// So that Next tells of them now. It fails only if the reader is closed.
+	_ = r.ring.Flush()
+	return at, nil
 }
 
 // Info says what is recorded, and how.
@@ -125,25 +189,36 @@ func (r *Recorder) Stop() {
 }
 
 // Next waits for events and returns how many it has put into buf, at least one. It returns io.EOF when the recording has
-// ended: by Stop, or because no chosen process is left.
+// ended: by Stop, or because no chosen process is left, once there was one.
 func (r *Recorder) Next(buf []trace.Event) (int, error) {
 	for {
+		if len(r.held) > 0 {
+			n := copy(buf, r.held)
+			r.held = r.held[n:]
+			return n, nil
+		}
 		if r.ending.End != 0 {
 			return 0, io.EOF
 		}
 		n, err := r.read(buf)
-		if n > 0 || err != nil {
+		if err != nil {
 			return n, err
+		}
+		if first := r.takeUntold(); len(first) > 0 {
+			r.held = append(first, buf[:n]...)
+			continue
+		}
+		if n > 0 {
+			return n, nil
 		}
 		if r.detached {
 			return 0, r.finish()
 		}
-		ended, err := r.allEnded()
+		over, err := r.isOver()
 		if err != nil {
 			return 0, err
 		}
-		if r.stopping.Load() || ended {
-			r.detached = true
+		if over {
 			r.ending.Length = monotonic() - r.start
 			if err := r.prog.detach(); err != nil {
 				return 0, fmt.Errorf("detach: %w", err)
@@ -174,8 +249,29 @@ func (r *Recorder) read(buf []trace.Event) (n int, err error) {
 	return n, nil
 }
 
-func (r *Recorder) allEnded() (bool, error) {
-	if r.forever {
+// takeUntold returns the events of processes that were chosen. They come before whatever has been read by now.
+func (r *Recorder) takeUntold() []trace.Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	events := r.untold
+	r.untold = nil
+	return events
+}
+
+// isOver reports whether the recording shall end. From then on nobody is chosen any more.
+func (r *Recorder) isOver() (bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ended, err := r.allEndedLocked()
+	if err != nil {
+		return false, err
+	}
+	r.detached = ended || r.stopping.Load()
+	return r.detached, nil
+}
+
+func (r *Recorder) allEndedLocked() (bool, error) {
+	if r.forever || !r.named {
 		return false, nil
 	}
 	live, err := r.prog.variable(programVarLive)
@@ -291,10 +387,10 @@ func ringSize(bytes int) uint32 {
 	return size
 }
 
-// pids returns the numbers, each once.
-func (t *Target) pids() []uint32 {
+// sorted returns the numbers ascending, each once.
+func sorted(pids []int) []uint32 {
 	var all []uint32
-	for _, pid := range t.PIDs {
+	for _, pid := range pids {
 		all = append(all, uint32(pid))
 	}
 	slices.Sort(all)

@@ -52,11 +52,11 @@ volatile const __u32 exit_group_dead = 0;
 __u64 lost_ring = 0;
 __u64 lost_space = 0;
 __u64 live = 0;	      /* chosen processes */
-__u32 next_space = 1; /* written before loading: numbers from here on are free */
+__u32 next_space = 1; /* numbers from here on are free */
 
 /*
  * A bit for each pid, set while it may be in the map of the chosen: what all others pay at each fault is a look at it. There
- * are less than 1 << 22 pids (PID_MAX_LIMIT). Those that are named have theirs set before loading.
+ * are less than 1 << 22 pids (PID_MAX_LIMIT).
  */
 __u64 maybe_chosen[1 << 16] = {};
 
@@ -138,7 +138,7 @@ static __always_inline int forget(__u32 pid)
 	return 1;
 }
 
-/* begin gives pid, which has not been chosen yet, a space. Returns 0 if there is no more room. */
+/* begin gives pid, which has not been chosen yet, a space, and reports that unless kind is 0. Returns 0 if there is no more room. */
 static __always_inline __u32 begin(__u8 kind, __u32 pid, __u32 tid, __u64 parent)
 {
 	__u32 space = __sync_fetch_and_add(&next_space, 1);
@@ -149,7 +149,8 @@ static __always_inline __u32 begin(__u8 kind, __u32 pid, __u32 tid, __u64 parent
 	}
 	__sync_fetch_and_or(word_of(pid), 1ull << (pid & 63));
 	__sync_fetch_and_add(&live, 1);
-	report(kind, 0, space, pid, tid, parent);
+	if (kind)
+		report(kind, 0, space, pid, tid, parent);
 	return space;
 }
 
@@ -250,6 +251,21 @@ int fault_fentry(__u64 *ctx)
 	if (!bpf_core_field_exists(((struct mm_struct *)0)->owner))
 		return 0;
 	return touch(BPF_CORE_READ(vma, vm_mm, owner, tgid), 0, ctx[1], write, 1);
+}
+
+/*
+ * Run by user space with a pid, attached to nothing: a word of maybe_chosen belongs to 64 processes, and user space has no way
+ * to set a bit of it that does not undo what happens to the others meanwhile. Returns the space; 0 if the process has one
+ * already, or if there is no more room.
+ */
+SEC("raw_tracepoint/none")
+int choose(__u64 *ctx)
+{
+	__u32 pid = ctx[0];
+
+	if (bpf_map_lookup_elem(&chosen, &pid))
+		return 0;
+	return begin(0, pid, 0, 0);
 }
 
 /* Runs in the parent, before the child does. */

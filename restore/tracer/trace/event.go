@@ -10,12 +10,13 @@ import (
 type Kind uint8
 
 const (
-	KindTouch Kind = iota + 1
-	KindJoin       // a process of the cgroup was seen for the first time
-	KindFork       // a chosen process forked
-	KindExec       // a chosen process executes another program
-	KindExit       // a chosen process has ended
-	lastKind  = KindExit
+	KindTouch  Kind = iota + 1
+	KindJoin        // a process of the cgroup was seen for the first time
+	KindFork        // a chosen process forked
+	KindExec        // a chosen process executes another program
+	KindExit        // a chosen process has ended
+	KindChosen      // a process was named while the recording ran; no kernel says so, but the recorder
+	lastKind   = KindChosen
 )
 
 // Valid reports whether the kind is one of the above.
@@ -26,7 +27,7 @@ type Event struct {
 	Time          time.Duration // since the start of the recording
 	Kind          Kind
 	Addr          uint64 // touch: of the access, not rounded
-	Space         uint32 // for fork, join and exec the new one
+	Space         uint32 // for all but touch and exit the new one
 	Parent        uint32 // fork, exec: the space before
 	PID, TID      uint32
 	Write, Kernel bool // touch
@@ -61,7 +62,7 @@ func NewBuilder(p Point, started time.Time, cgroup string) *Builder {
 	}
 }
 
-// Choose says that a process was named, and which space it has.
+// Choose says that a process was named for the start, and which space it has. One that is named later is an event.
 func (b *Builder) Choose(space, pid uint32) {
 	b.spaces[space] = &Space{ID: space, PID: pid, Origin: OriginChosen, Ended: Alive}
 }
@@ -78,6 +79,8 @@ func (b *Builder) Add(e Event) {
 		b.touch(e)
 	case KindJoin:
 		s.Origin, s.Began = OriginJoined, e.Time
+	case KindChosen:
+		s.Origin, s.Began = OriginChosen, e.Time
 	case KindFork:
 		s.Origin, s.Began, s.Parent = OriginFork, e.Time, e.Parent
 	case KindExec:
