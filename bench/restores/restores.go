@@ -13,7 +13,7 @@ import (
 
 // All returns the scenarios, in the order in which they are run.
 func All() []scenario.Scenario {
-	return []scenario.Scenario{restoreScenario(), burstScenario()}
+	return []scenario.Scenario{restoreScenario(), burstScenario(), tracerScenario()}
 }
 
 // The metrics that both have.

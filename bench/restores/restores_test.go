@@ -125,8 +125,13 @@ func TestGoalsSpeakOfWhatIsMeasured(t *testing.T) {
 		}
 	}
 	addOverheads(d)
+	for _, size := range []string{"small", "medium", "minilm"} {
+		for _, subject := range []string{traced, untraced} {
+			d.Add("tracer", result.P("size", size), subject, []result.Observation{one(wholeRun, 1)})
+		}
+	}
 	d.Finish()
-	for i, want := range []int{8, 3} { // restore: four in two cache states; burst: one in two, one in one
+	for i, want := range []int{8, 3, 3} { // restore: four in two cache states; burst: one in two, one in one; tracer: one in each size
 		s := All()[i]
 		if got := scenario.Judge(d, &s); len(got) != want {
 			t.Errorf("%d goals of %s are judged, want %d: %+v", len(got), s.Name, want, got)

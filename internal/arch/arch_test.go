@@ -37,7 +37,7 @@ var mayImport = map[string][]string{
 	"thaw/bench/htmlreport":          {"thaw/bench/result"},
 	"thaw/bench/host":                {"thaw/bench/result", "thaw/internal/..."},
 	"thaw/bench/scenario":            {"thaw/bench/result", "thaw/checkpoint"},
-	"thaw/bench/restores":            {"thaw/bench/lab", "thaw/bench/result", "thaw/bench/scenario"},
+	"thaw/bench/restores":            {"thaw/bench/lab", "thaw/bench/result", "thaw/bench/scenario", "thaw/restore/tracer"},
 	"thaw/bench/baseline":            {"thaw/checkpoint", "thaw/uffd", "thaw/internal/..."},
 	"thaw/bench/lab":                 {"thaw/bench/result", "thaw/checkpoint", "thaw/control", "thaw/internal/..."},
 	"thaw/bench/privaterun":          {},
