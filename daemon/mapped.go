@@ -237,10 +237,10 @@ func (p *filePlanner) intact(runs []fileRun) []bool {
 	return out
 }
 
-// ready reports whether all pages of e are known to be intact.
+// ready reports whether all pages of e are known to be intact in their packs, which are what is mapped.
 func ready(image *pagestore.Image, e restore.Extent) bool {
 	for e.Pages > 0 {
-		_, n := image.Ready(e.Image, int(e.Pages))
+		n := image.StoredIntact(e.Image, int(e.Pages))
 		if n == 0 {
 			return false
 		}
@@ -249,10 +249,10 @@ func ready(image *pagestore.Image, e restore.Extent) bool {
 	return true
 }
 
-// check makes sure that all pages of e are intact.
+// check makes sure that all pages of e are intact in their packs.
 func check(image *pagestore.Image, e restore.Extent) bool {
 	for e.Pages > 0 {
-		_, n, err := image.Load(e.Image, int(e.Pages))
+		n, err := image.CheckStored(e.Image, int(e.Pages))
 		if err != nil {
 			return false
 		}

@@ -7,6 +7,7 @@
 //	snapshot   a frozen process tree under a [Name]: a manifest, the skeleton images, info.json.
 //	image      the memory of a snapshot as one space of pages, counted from 0.
 //	extent     a run of image pages that are stored one after the other in one pack.
+//	hot file   a second copy of some pages of an image, packed in the order in which restores want them; see [WorkingSet].
 //	skeleton   the checkpoint images without the pages that the store holds; opaque here.
 //	namespace  a tenant. Pages are shared by the snapshots of a namespace, never between namespaces: whether a page
 //	           is present already would tell one tenant what another has.
@@ -15,21 +16,22 @@
 //
 // # On the disk
 //
-// Every file is described in docs/format; internal/pack and internal/manifest are the codecs.
+// Every file is described in docs/format; internal/pack, internal/manifest and internal/hot are the codecs.
 //
 //	STORE/format                         which version of this layout; written last when a store is made
 //	STORE/lock                           flock: one writer at a time
 //	STORE/namespaces/NS/packs/ID.pack
-//	STORE/namespaces/NS/snapshots/NAME/  manifest, info.json, skeleton/
+//	STORE/namespaces/NS/snapshots/NAME/  manifest, info.json, skeleton/; workingset and hot, which may be missing
 //	STORE/namespaces/NS/removed/         snapshots that were removed while somebody leased them
-//	STORE/namespaces/NS/staging/         an import in flight; whatever the next writer finds there was abandoned
+//	STORE/namespaces/NS/staging/         a change in flight; whatever the next writer finds there was abandoned
 //	STORE/namespaces/NS/index/           which page is where, for the importer; derived from the packs
 //
 // # Who may do what at the same time
 //
-// Writers (Import, Remove, GC) hold the store's lock, so there is one at a time, in whichever process. Readers need no lock
+// Writers (Import, Remove, GC, SetWorkingSet) hold the store's lock, so there is one at a time, in whichever process. Readers need no lock
 // but their lease: a snapshot appears by one rename and disappears by one rename, packs never change, and GC deletes
-// a pack only if no snapshot and no leased removed snapshot names it.
+// a pack only if no snapshot and no leased removed snapshot names it. The working set of a snapshot is replaced, file by file, below
+// its readers, who keep what they have opened.
 //
 // The commit point of an import is the rename of its folder into snapshots/. Before it everything is in staging/, but for
 // packs, which are moved to packs/ just before; the next writer deletes those that no snapshot names.
@@ -38,7 +40,8 @@
 //
 // SHA-256 is checked when pages enter and by Verify. While serving, the xxh64 of each page is checked the first time
 // the page is used since the pack was opened (21 GB/s a core against 1.9 for SHA-256). The index is a hint: before a
-// page counts as present, the digest in the pack's own table must agree.
+// page counts as present, the digest in the pack's own table must agree. A hot file is a hint, too: each of its pages is compared, at
+// its first use, with the sum that the pack has of that page of the image, and the first that differs ends the use of the file.
 //
 // # Lock order
 //
@@ -51,6 +54,6 @@
 //
 // # Goroutines
 //
-// Import and Verify wait for those that they start. A Store starts one more with the first prefetch; Close ends it and
-// waits.
+// Import and Verify wait for those that they start. A Store starts one more with the first prefetch of packs, and one with the first
+// of a hot file; Close ends them and waits.
 package pagestore

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"thaw/internal/durable"
+	"thaw/pagestore/internal/hot"
 	"thaw/pagestore/internal/manifest"
 	"thaw/pagestore/internal/pack"
 )
@@ -94,9 +95,9 @@ func classify(err error) error {
 		return err
 	case durable.NoSpace(err):
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
-	case errors.Is(err, pack.ErrVersion), errors.Is(err, manifest.ErrVersion):
+	case errors.Is(err, pack.ErrVersion), errors.Is(err, manifest.ErrVersion), errors.Is(err, hot.ErrVersion):
 		return fmt.Errorf("%w: %w", ErrVersion, err)
-	case errors.Is(err, pack.ErrCorrupt), errors.Is(err, manifest.ErrCorrupt):
+	case errors.Is(err, pack.ErrCorrupt), errors.Is(err, manifest.ErrCorrupt), errors.Is(err, hot.ErrCorrupt):
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	return err

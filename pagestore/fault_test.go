@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -28,6 +29,8 @@ type operation struct {
 	repeats bool
 	// sweeps: it deletes what others left.
 	sweeps bool
+	// check, if not nil, looks at what snapshots are not; done says that the operation is complete.
+	check func(s *Store, done bool) error
 }
 
 var (
@@ -104,6 +107,69 @@ var operations = []operation{
 		after:   before,
 		repeats: true,
 	},
+	{
+		name:    "first working set",
+		prepare: nothing,
+		run:     func(ctx context.Context, s *Store) error { return setWorkingSet(ctx, s, "a", newSet) },
+		after:   before,
+		repeats: true,
+		sweeps:  true,
+		check:   checkSets(WorkingSet{}, newSet),
+	},
+	{
+		name:    "another working set",
+		prepare: withOldSet,
+		run:     func(ctx context.Context, s *Store) error { return setWorkingSet(ctx, s, "a", newSet) },
+		after:   before,
+		repeats: true,
+		sweeps:  true,
+		check:   checkSets(oldSet, newSet),
+	},
+	{
+		name:    "end of a working set",
+		prepare: withOldSet,
+		run:     func(ctx context.Context, s *Store) error { return setWorkingSet(ctx, s, "a", WorkingSet{}) },
+		after:   before,
+		repeats: true,
+		sweeps:  true,
+		check:   checkSets(oldSet, WorkingSet{}),
+	},
+	{
+		name:    "remove with a working set",
+		prepare: withOldSet,
+		run:     func(ctx context.Context, s *Store) error { return s.Remove(ctx, mustName("a")) },
+		after:   map[string]memory{"b": memoryB},
+	},
+}
+
+var (
+	oldSet = WorkingSet{Hint: []byte("old"), Order: []PageRun{{90, 5}, {3, 30}, {60, 1}}}
+	newSet = WorkingSet{Hint: []byte("newer"), Order: []PageRun{{7, 1}, {50, 40}, {0, 3}}}
+)
+
+func withOldSet(t *testing.T, s *Store) func() {
+	t.Helper()
+	if err := setWorkingSet(t.Context(), s, "a", oldSet); err != nil {
+		t.Fatal(err)
+	}
+	return func() {}
+}
+
+// checkSets returns a check that each part of the working set of a is the old one or the new one.
+func checkSets(from, to WorkingSet) func(s *Store, done bool) error {
+	return func(s *Store, done bool) error {
+		got, err := workingSetOf(s, "a")
+		if err != nil {
+			return err
+		}
+		if h := string(got.Hint); h != string(to.Hint) && (done || h != string(from.Hint)) {
+			return fmt.Errorf("hint is %q, which was %q and becomes %q", h, from.Hint, to.Hint)
+		}
+		if !slices.Equal(got.Order, to.Order) && (done || !slices.Equal(got.Order, from.Order)) {
+			return fmt.Errorf("copy has pages %v, which were %v and become %v", got.Order, from.Order, to.Order)
+		}
+		return nil
+	}
 }
 
 // TestFaultsAtEveryStep breaks every operation at every step in every way, and looks whether the store is as before or
@@ -197,6 +263,16 @@ func breakAt(t *testing.T, base string, op operation, step int, fault durabletes
 			t.Errorf("step %d, error %v: the store is neither complete (%v) nor as before (%v)", step, err, complete, asBefore)
 		}
 	}
+	check := func(done bool) {
+		t.Helper()
+		if op.check == nil {
+			return
+		}
+		if err := op.check(s, done); err != nil {
+			t.Errorf("step %d: %v", step, err)
+		}
+	}
+	check(err == nil)
 	// Whatever the broken operation left, GC deletes, and so does the next import.
 	gc := func() {
 		if _, err := s.GC(t.Context()); err != nil {
@@ -222,6 +298,7 @@ func breakAt(t *testing.T, base string, op operation, step int, fault durabletes
 	if err := holds(t, s, op.after); err != nil {
 		t.Errorf("step %d: at the end: %v", step, err)
 	}
+	check(true)
 	checkNoLeftovers(t, s)
 	if t.Failed() {
 		t.Logf("step %d: the error was %v; the store is\n%s", step, err, tree(t, s.Dir()))
@@ -242,7 +319,7 @@ func openFaulty(t *testing.T, dir string, fsys *durabletest.FS) *Store {
 			}
 		}
 	}
-	return openStore(t, dir, &Options{fs: fsys, packPages: 64})
+	return openStore(t, dir, &Options{fs: fsys, packPages: 64, packsCold: true})
 }
 
 // holds returns an error unless the store has exactly these snapshots, and all of them sound.
@@ -309,6 +386,11 @@ func TestCompleteOperationsAreDurable(t *testing.T) {
 			}
 			if err := holds(t, s, op.after); err != nil {
 				t.Error(err)
+			}
+			if op.check != nil {
+				if err := op.check(s, true); err != nil {
+					t.Error(err)
+				}
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package pagestore
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -145,6 +146,42 @@ func mustImage(t *testing.T, s *Store, name string) *Image {
 		t.Fatal(err)
 	}
 	return im
+}
+
+// setWorkingSet sets the working set of a snapshot.
+func setWorkingSet(ctx context.Context, s *Store, name string, w WorkingSet) error {
+	snap, err := s.Snapshot(mustName(name))
+	if err != nil {
+		return err
+	}
+	defer snap.Close()
+	return snap.SetWorkingSet(ctx, w)
+}
+
+// workingSetOf returns the working set that a snapshot has.
+func workingSetOf(s *Store, name string) (w WorkingSet, err error) {
+	snap, err := s.Snapshot(mustName(name))
+	if err != nil {
+		return w, err
+	}
+	defer snap.Close()
+	if w.Hint, err = snap.WorkingSet(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return w, err
+	}
+	im, err := snap.Image()
+	if err != nil {
+		return w, err
+	}
+	if _, err := im.Hot(); err != nil {
+		return w, err
+	}
+	if im.hot.file != nil {
+		for i := range im.hot.file.Runs() {
+			r, _ := im.hot.file.Run(i)
+			w.Order = append(w.Order, PageRun{r.Image, uint64(r.Pages)})
+		}
+	}
+	return w, nil
 }
 
 // checkImage loads all of a snapshot and compares it with what it should be.

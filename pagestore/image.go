@@ -20,6 +20,9 @@ const openTogether = 8
 // Image is the memory of a snapshot as one space of pages, served from mapped packs. It lives until its Snapshot is
 // closed and is safe for concurrent use. Ready and Load take no lock and, unless they fail, allocate nothing.
 //
+// Some pages may have a second copy, in the snapshot's hot file, from which they are served as long as it is known to be equal; see
+// [WorkingSet]. It is never needed, and compared with what the pack says of the page before it is used.
+//
 // Pages are checked the first time that they are used since their pack was opened, and a pack stays open while any
 // snapshot of the Store uses it. What the kernel drops from memory later and reads again from a disk that went bad in
 // between is not checked again.
@@ -34,9 +37,11 @@ type Image struct {
 	ids      []PackID
 	packs    []*openPack
 	packErrs []error
+
+	hot hotCopy
 }
 
-// newImage opens the packs of a snapshot. Those that cannot be opened are not its error.
+// newImage opens the packs of a snapshot, whose lock the caller holds, and its hot file. Those that cannot be opened are not its error.
 func newImage(s *Snapshot) (*Image, error) {
 	ids, pages, err := readPacks(s.manifest)
 	if err != nil {
@@ -61,7 +66,9 @@ func newImage(s *Snapshot) (*Image, error) {
 			return nil
 		})
 	}
-	return im, g.Wait()
+	err = g.Wait()
+	im.openHot(s)
+	return im, err
 }
 
 // readPacks copies the table of packs: one entry for at most 256 MiB of pages.
@@ -82,6 +89,9 @@ func (im *Image) close() {
 			im.store.releasePack(p)
 		}
 	}
+	if im.hot.file != nil {
+		im.hot.file.Close() // munmap of a whole mapping does not fail
+	}
 }
 
 // Pages returns the size of the image in pages.
@@ -92,12 +102,23 @@ func (im *Image) Pages() uint64 { return im.manifest.ImagePages() }
 // n == 0, that Load has to be asked. data is valid until the snapshot is closed and must not be written to.
 //
 // The bytes are in memory or in the page cache's care: a read of them may still wait for the disk if the kernel has
-// dropped them since.
+// dropped them since. They are those of the packed copy, if the page has one that is known to be intact (see [WorkingSet]): who asked
+// for that has just had it read. Storage means that copy, then.
 func (im *Image) Ready(page uint64, limit int) (data []byte, n int) {
 	if !im.gate.enter() {
 		return nil, 0
 	}
 	defer im.gate.leave()
+	if im.hot.file != nil {
+		if data, n = im.hot.ready(page, limit); n > 0 {
+			return data, n
+		}
+	}
+	return im.readyStored(page, limit)
+}
+
+// readyStored is Ready from the packs.
+func (im *Image) readyStored(page uint64, limit int) (data []byte, n int) {
 	at, err := im.locate(page, limit)
 	if err != nil || at.zero {
 		return nil, at.n
@@ -120,6 +141,11 @@ func (im *Image) Load(page uint64, limit int) (data []byte, n int, err error) {
 		return nil, 0, ErrClosed
 	}
 	defer im.gate.leave()
+	return im.load(page, limit, true)
+}
+
+// load is Load, or, without copied, Load from the packs.
+func (im *Image) load(page uint64, limit int, copied bool) (data []byte, n int, err error) {
 	at, err := im.locate(page, limit)
 	if err != nil {
 		return nil, 0, fmt.Errorf("image page %d of %s: %w", page, im.name, err)
@@ -130,6 +156,11 @@ func (im *Image) Load(page uint64, limit int) (data []byte, n int, err error) {
 	p := im.packs[at.pack]
 	if p == nil {
 		return nil, 0, im.pageError(page, at, im.packErrs[at.pack])
+	}
+	if copied {
+		if data, n = im.loadHot(page, at); n > 0 {
+			return data, n, nil
+		}
 	}
 	if n, err = p.mapped.Verify(at.page, at.n); n == 0 {
 		return nil, 0, im.pageError(page, at, classify(err))
@@ -165,6 +196,28 @@ func (im *Image) Stored(page uint64, limit int) (s Stored, zeros int, err error)
 		File: im.ns.pack(p.ID()), Size: pack.FileSize(int(p.Pages())), Offset: pack.Offset(at.page),
 		Pages: at.n, Cached: p.Cached(at.page, at.n),
 	}, 0, nil
+}
+
+// StoredIntact returns how many pages from page on, limit at most, are known to be intact where Stored says that they lie, which Ready
+// does not say: it may know another copy of them. Pages that are zero count.
+func (im *Image) StoredIntact(page uint64, limit int) int {
+	if !im.gate.enter() {
+		return 0
+	}
+	defer im.gate.leave()
+	_, n := im.readyStored(page, limit)
+	return n
+}
+
+// CheckStored reads and checks pages where Stored says that they lie, as far as they are not known to be intact: it is to StoredIntact
+// what Load is to Ready.
+func (im *Image) CheckStored(page uint64, limit int) (n int, err error) {
+	if !im.gate.enter() {
+		return 0, ErrClosed
+	}
+	defer im.gate.leave()
+	_, n, err = im.load(page, limit, false)
+	return n, err
 }
 
 // Prefetch asks for pages that will be needed soon to be read from the disk. It returns at once: a goroutine of the

@@ -19,6 +19,8 @@ type Entry struct {
 	Err  error
 	// BeingRemoved: the snapshot was removed, but somebody leases it or GC has not been by.
 	BeingRemoved bool
+	// HintBytes and HotBytes are the sizes of what SetWorkingSet has kept, the hint and the packed copy; 0 for none.
+	HintBytes, HotBytes int64
 }
 
 // List returns the snapshots of all namespaces, sorted by namespace and name, removed ones after the others of their
@@ -54,12 +56,14 @@ func (n namespace) list() ([]Entry, error) {
 		if _, gone := os.Stat(f.dir); errors.Is(gone, fs.ErrNotExist) {
 			continue // while we looked
 		}
-		entries = append(entries, Entry{
+		e := Entry{
 			Name:         Name{Namespace: n.name, Snapshot: f.snapshot},
 			Info:         info,
 			Err:          err,
 			BeingRemoved: f.removed,
-		})
+		}
+		e.HintBytes, e.HotBytes = workingSetBytes(f.dir)
+		entries = append(entries, e)
 	}
 	return entries, nil
 }

@@ -8,13 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// prefetchQueue bounds the requests that wait, 24 bytes each. A request for a whole image is one for each run of pages that
+// prefetchQueue bounds the requests that wait, 32 bytes each. A request for a whole image is one for each run of pages that
 // lie together; a fragmented image of gigabytes has some thousands. A request that finds the queue full is dropped: it
 // was a hint, and a disk that is this far behind has enough to do.
 const prefetchQueue = 8192
 
-// prefetchRequest asks for pages of a pack. It holds a reference to the pack.
+// prefetchRequest asks for pages of a pack, to which it holds a reference, or for the hot file of an image, which may be closed
+// meanwhile.
 type prefetchRequest struct {
+	hot   *Image // nil: the pack
 	pack  *openPack
 	page  uint32
 	pages int
@@ -23,6 +25,8 @@ type prefetchRequest struct {
 // prefetcher reads ahead: one request after the other, because the kernel makes the best of a file that is read in order.
 // Its goroutine is started by the first request and ended by stop, which Store.Close calls and which waits for it.
 type prefetcher struct {
+	eager bool // does not give way: somebody is about to wait for what it reads; immutable
+
 	stopping atomic.Bool
 
 	mu    sync.Mutex
@@ -52,8 +56,14 @@ func (p *prefetcher) ask(s *Store, r prefetchRequest) bool {
 
 func (p *prefetcher) run(s *Store) {
 	defer close(p.done)
-	giveWay()
+	if !p.eager {
+		giveWay()
+	}
 	for r := range p.queue {
+		if r.hot != nil {
+			r.hot.readHot(p.stopping.Load)
+			continue
+		}
 		r.pack.mapped.Prefetch(r.page, r.pages, p.stopping.Load)
 		s.releasePack(r.pack)
 	}

@@ -50,7 +50,7 @@ func TestRandomOperations(t *testing.T) {
 	m := &model{
 		t:         t,
 		rng:       rng,
-		store:     openStore(t, dir, &Options{packPages: 1 + rng.IntN(100)}),
+		store:     openStore(t, dir, &Options{packPages: 1 + rng.IntN(100), packsCold: rng.IntN(2) == 0}),
 		snapshots: make(map[string]memory),
 	}
 	for step := range *randomSteps {
@@ -82,6 +82,7 @@ func (m *model) pick() (string, func() error) {
 		{"lease", 15, m.lease},
 		{"read", 60, m.read},
 		{"release", 12, m.release},
+		{"working set", 15, m.setWorkingSet},
 		{"gc", 5, m.gc},
 		{"reopen", 3, m.reopen},
 		{"lose the index", 2, m.loseIndex},
@@ -194,25 +195,76 @@ func (m *model) read() error {
 	if m.rng.IntN(4) == 0 {
 		im.Prefetch(uint64(page), uint64(limit))
 	}
-	ready, nReady := im.Ready(uint64(page), limit)
+	if m.rng.IntN(10) == 0 {
+		im.PrefetchHot()
+	}
+	ready, n := im.Ready(uint64(page), limit)
+	if n > limit {
+		return fmt.Errorf("of %d pages from %d on %d were ready", limit, page, n)
+	}
+	if err := samePages(ready, l.want[page:page+n]); err != nil {
+		return fmt.Errorf("ready from page %d of %s on: %w", page, l.snap.Name(), err)
+	}
 	data, n, err := im.Load(uint64(page), limit)
 	if err != nil {
 		return err
 	}
-	if n < 1 || n > limit || nReady > n || len(ready) > len(data) {
-		return fmt.Errorf("of %d pages from %d on %d were ready and %d loaded", limit, page, nReady, n)
+	if n < 1 || n > limit {
+		return fmt.Errorf("of %d pages from %d on %d were loaded", limit, page, n)
 	}
-	for i := range n {
-		want := pageOf(l.want[page+i])
+	if err := samePages(data, l.want[page:page+n]); err != nil {
+		return fmt.Errorf("loaded from page %d of %s on: %w", page, l.snap.Name(), err)
+	}
+	return nil
+}
+
+// samePages returns an error unless data, nil for zeros, is the pages of want.
+func samePages(data []byte, want memory) error {
+	if data != nil && len(data) != len(want)*PageSize {
+		return fmt.Errorf("%d bytes for %d pages", len(data), len(want))
+	}
+	for i, seed := range want {
 		if data == nil {
-			if l.want[page+i] != 0 {
-				return fmt.Errorf("page %d of %s is zero", page+i, l.snap.Name())
+			if seed != 0 {
+				return fmt.Errorf("page %d of %d is zero", i, len(want))
 			}
-		} else if !slices.Equal(data[i*PageSize:][:PageSize], want) {
-			return fmt.Errorf("page %d of %s is not that of seed %d", page+i, l.snap.Name(), l.want[page+i])
+		} else if !slices.Equal(data[i*PageSize:][:PageSize], pageOf(seed)) {
+			return fmt.Errorf("page %d of %d is not that of seed %d", i, len(want), seed)
 		}
 	}
 	return nil
+}
+
+// setWorkingSet gives a leased snapshot a random working set, or none.
+func (m *model) setWorkingSet() error {
+	if len(m.leased) == 0 {
+		return nil
+	}
+	l := m.leased[m.rng.IntN(len(m.leased))]
+	w := WorkingSet{Hint: make([]byte, m.rng.IntN(100))}
+	if len(l.want) > 0 {
+		w.Order = randomOrder(m.rng, len(l.want))
+	}
+	err := l.snap.SetWorkingSet(m.t.Context(), w)
+	if err == nil || !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrClosed) {
+		return err
+	}
+	if m.named(l.snap) && !errors.Is(err, ErrClosed) { // closed: a lease of an earlier Store
+		return fmt.Errorf("%s has its name: %w", l.snap.Name(), err)
+	}
+	return nil
+}
+
+// named reports whether a snapshot still has its name.
+func (m *model) named(snap *Snapshot) bool { return snap.checkPlace() == nil }
+
+// randomOrder returns some pages of an image in some order, some more than once.
+func randomOrder(rng *rand.Rand, pages int) (order []PageRun) {
+	for range rng.IntN(20) {
+		first := rng.IntN(pages)
+		order = append(order, PageRun{uint64(first), uint64(rng.IntN(min(pages-first, 30) + 1))})
+	}
+	return order
 }
 
 func (m *model) release() error {
@@ -235,7 +287,7 @@ func (m *model) reopen() error {
 	if err := m.store.Close(); err != nil {
 		return err
 	}
-	m.store = openStore(m.t, m.store.Dir(), &Options{packPages: 1 + m.rng.IntN(100)})
+	m.store = openStore(m.t, m.store.Dir(), &Options{packPages: 1 + m.rng.IntN(100), packsCold: m.rng.IntN(2) == 0})
 	return nil
 }
 

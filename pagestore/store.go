@@ -41,6 +41,8 @@ type Options struct {
 	fs durable.FS
 	// packPages is how many pages a new pack may have; tests make small ones.
 	packPages int
+	// packsCold makes no page of a pack count as being in memory; tests use it, whose packs always are.
+	packsCold bool
 }
 
 func (o *Options) setDefaults() {
@@ -61,6 +63,8 @@ type Store struct {
 	opts Options
 
 	prefetcher prefetcher
+	// hotPrefetcher reads hot files: they are small, and wanted before all else.
+	hotPrefetcher prefetcher
 
 	mu struct {
 		sync.Mutex
@@ -132,7 +136,7 @@ func Open(dir string, opts *Options) (*Store, error) {
 	if err := checkFormat(filepath.Join(dir, formatFile)); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
-	s := &Store{dir: dir}
+	s := &Store{dir: dir, hotPrefetcher: prefetcher{eager: true}}
 	if opts != nil {
 		s.opts = *opts
 	}
@@ -173,6 +177,7 @@ func (s *Store) Close() error {
 	s.mu.closed = true
 	s.mu.Unlock()
 	s.prefetcher.stop()
+	s.hotPrefetcher.stop()
 	s.closeIdle(0)
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -28,6 +29,8 @@ type VerifyReport struct {
 	Snapshots int    `json:"snapshots"`
 	Packs     int    `json:"packs"`
 	Pages     uint64 `json:"pages"`
+	// HotPages are second copies of pages; see [WorkingSet].
+	HotPages uint64 `json:"hot_pages"`
 
 	// BadSnapshots have a damaged manifest, info or skeleton.
 	BadSnapshots []BadSnapshot `json:"bad_snapshots,omitempty"`
@@ -36,6 +39,9 @@ type VerifyReport struct {
 	// BadPages are the first 1000 of BadPageCount pages that are not what they should be.
 	BadPages     []BadPage `json:"bad_pages,omitempty"`
 	BadPageCount uint64    `json:"bad_page_count"`
+	// BadWorkingSets are snapshots that are whole, with a hint or a packed copy that is damaged. Nothing is lost with it:
+	// [Snapshot.DropWorkingSet] deletes it, [Snapshot.SetWorkingSet] replaces it, and restores go without.
+	BadWorkingSets []BadSnapshot `json:"bad_working_sets,omitempty"`
 }
 
 // BadSnapshot is a snapshot that is damaged apart from its pages.
@@ -63,7 +69,7 @@ type BadPage struct {
 
 // OK reports whether nothing was wrong.
 func (r *VerifyReport) OK() bool {
-	return len(r.BadSnapshots) == 0 && len(r.BadPacks) == 0 && r.BadPageCount == 0
+	return len(r.BadSnapshots) == 0 && len(r.BadPacks) == 0 && r.BadPageCount == 0 && len(r.BadWorkingSets) == 0
 }
 
 // Verify reads all that is in the store and compares it with its SHA-256. What is wrong is in the report, sorted by
@@ -116,6 +122,8 @@ type namespaceCheck struct {
 	snapshots []*Snapshot
 	used      usage
 	packs     []packFile
+	// workingSets are those of the snapshots that have one.
+	workingSets []workingSetCheck
 }
 
 func (c *namespaceCheck) close() {
@@ -127,6 +135,9 @@ func (c *namespaceCheck) close() {
 func (c *namespaceCheck) bytes() (n uint64) {
 	for _, p := range c.packs {
 		n += uint64(p.size)
+	}
+	for _, w := range c.workingSets {
+		n += uint64(w.packed)
 	}
 	return n
 }
@@ -163,6 +174,10 @@ func (v *verifier) openSnapshot(c *namespaceCheck, f folder) {
 	v.report.Snapshots++
 	if err := snap.verify(c.used); err != nil {
 		v.badSnapshot(snap.info.Name, err)
+		return
+	}
+	if hint, packed := workingSetBytes(f.dir); hint > 0 || packed > 0 {
+		c.workingSets = append(c.workingSets, workingSetCheck{snapshot: snap, hint: hint, packed: packed})
 	}
 }
 
@@ -201,7 +216,7 @@ func hashFile(path string) (d Digest, n int64, err error) {
 	return Digest(h.Sum(nil)), n, err
 }
 
-// checkNamespace checks the packs of a namespace, several at a time.
+// checkNamespace checks the packs and the working sets of a namespace, several at a time.
 func (v *verifier) checkNamespace(ctx context.Context, c *namespaceCheck) error {
 	present := make(map[PackID]bool)
 	g, ctx := errgroup.WithContext(ctx)
@@ -209,6 +224,9 @@ func (v *verifier) checkNamespace(ctx context.Context, c *namespaceCheck) error 
 	for _, p := range c.packs {
 		present[p.id] = true
 		g.Go(func() error { return v.checkPack(ctx, c, p) })
+	}
+	for _, w := range c.workingSets {
+		g.Go(func() error { return v.checkWorkingSet(ctx, w) })
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(c.used), compareIDs) {
 		if !present[id] {
@@ -365,4 +383,5 @@ func (v *verifier) sort() {
 		}
 		return int(a.Page) - int(b.Page)
 	})
+	slices.SortFunc(v.report.BadWorkingSets, func(a, b BadSnapshot) int { return strings.Compare(a.Name.String(), b.Name.String()) })
 }

@@ -235,6 +235,53 @@ func TestADamagedStoreIsToldWithItsPacks(t *testing.T) {
 	}
 }
 
+func TestVerifySaysThatADamagedWorkingSetCostsNothing(t *testing.T) {
+	p := newPlace(t)
+	store := p.fill(t, "web")
+	snap, err := store.Snapshot(pagestore.Name{Namespace: pagestore.DefaultNamespace, Snapshot: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Close()
+	set := pagestore.WorkingSet{Hint: []byte("hint"), Order: []pagestore.PageRun{{Image: 3, Pages: 2}}}
+	if err := snap.SetWorkingSet(t.Context(), set); err != nil {
+		t.Fatal(err)
+	}
+	if r := p.must(t, nil, "snapshot", "inspect", "web"); !strings.Contains(r.stdout, "working set") {
+		t.Errorf("inspect: %s", r.stdout)
+	}
+	var list struct{ Snapshots []listed }
+	if err := json.Unmarshal([]byte(p.must(t, nil, "snapshot", "ls", "--json").stdout), &list); err != nil {
+		t.Fatal(err)
+	}
+	if l := list.Snapshots[0]; l.HintBytes != 4 || l.HotBytes != 3*pagestore.PageSize {
+		t.Errorf("ls: %+v", l)
+	}
+	if r := p.must(t, nil, "snapshot", "verify"); !strings.Contains(r.stdout, "all is well") {
+		t.Errorf("verify of a sound store: %s", r.stdout)
+	}
+	path := filepath.Join(filepath.Dir(snap.SkeletonDir()), "hot")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)-1] ^= 1
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := p.thaw(t, "snapshot", "verify", "--json")
+	if r.code != int(cli.Corrupt) || !strings.Contains(r.stderr, "nothing is lost") {
+		t.Errorf("exit code %d, want %d: %s", r.code, cli.Corrupt, r.stderr)
+	}
+	var v verified
+	if err := json.Unmarshal([]byte(r.stdout), &v); err != nil {
+		t.Fatal(err)
+	}
+	if v.OK || len(v.Findings) != 1 || v.Findings[0].What != "working set" || len(v.BadSnapshots) != 0 {
+		t.Errorf("verify found %+v, want one working set and no snapshot that is hit", v)
+	}
+}
+
 // as runs thaw as a user who may nothing.
 func (p *place) as(t *testing.T, uid uint32, args ...string) result {
 	t.Helper()

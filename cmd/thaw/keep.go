@@ -24,7 +24,7 @@ type verified struct {
 
 // finding is one thing that is wrong in the store.
 type finding struct {
-	What      string   `json:"what"` // snapshot, pack or page
+	What      string   `json:"what"` // snapshot, pack, page or working set
 	Message   string   `json:"message"`
 	Pack      string   `json:"pack,omitempty"`
 	Page      *uint32  `json:"page,omitempty"` // number in the pack
@@ -35,8 +35,8 @@ func newVerify(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify",
 		Short: "Read the whole store and compare it with its hashes",
-		Long: `Reads all packs, manifests and skeletons of the store and compares them with their SHA-256. It says what is damaged, where,
-and which snapshots are hit. Nothing is changed; snapshots can be made, thawed and removed meanwhile.
+		Long: `Reads all packs, manifests, skeletons and working sets of the store and compares them with their SHA-256. It says what is
+damaged, where, and which snapshots are hit. Nothing is changed; snapshots can be made, thawed and removed meanwhile.
 
 The exit code is 4 if anything is damaged.`,
 		Example: `  thaw snapshot verify
@@ -61,6 +61,13 @@ func (a *app) verify(cmd *cobra.Command) error {
 	out := findings(&report)
 	if err := a.print(out, out.write); err != nil {
 		return err
+	}
+	if !out.OK && len(report.BadWorkingSets) == len(out.Findings) {
+		return &cli.Error{
+			Code: cli.Corrupt,
+			Err:  fmt.Errorf("store %s has damaged working sets, and no other damage: %d", store.Dir(), len(report.BadWorkingSets)),
+			Hint: "nothing is lost: restores go without; the file that is named may be deleted",
+		}
 	}
 	if !out.OK {
 		return &cli.Error{
@@ -92,6 +99,10 @@ func findings(r *pagestore.VerifyReport) *verified {
 	for _, b := range r.BadPages {
 		page := b.Page
 		add(finding{What: "page", Message: b.Error(), Pack: b.Pack.String(), Page: &page}, b.Snapshots)
+	}
+	// These hit no snapshot.
+	for _, b := range r.BadWorkingSets {
+		add(finding{What: "working set", Message: fmt.Sprintf("working set of snapshot %s, which is whole without: %v", b.Name, b.Err)}, nil)
 	}
 	return v
 }

@@ -21,6 +21,8 @@ type listed struct {
 	Bytes         uint64     `json:"bytes"`          // memory in the image
 	NewBytes      uint64     `json:"new_bytes"`      // of these, what this snapshot brought into the store
 	SkeletonBytes int64      `json:"skeleton_bytes"` // images without the memory
+	HintBytes     int64      `json:"hint_bytes"`     // of its working set
+	HotBytes      int64      `json:"hot_bytes"`      // of the second copies of pages of its working set
 	Parent        string     `json:"parent,omitempty"`
 	BeingRemoved  bool       `json:"being_removed,omitempty"`
 	Error         string     `json:"error,omitempty"` // why the snapshot cannot be read
@@ -64,7 +66,7 @@ func (a *app) list() error {
 }
 
 func listLine(e pagestore.Entry) listed {
-	l := listed{Name: e.Name.String(), BeingRemoved: e.BeingRemoved}
+	l := listed{Name: e.Name.String(), BeingRemoved: e.BeingRemoved, HintBytes: e.HintBytes, HotBytes: e.HotBytes}
 	if e.Err != nil {
 		l.Error = e.Err.Error()
 	}
@@ -94,6 +96,8 @@ type inspected struct {
 	*pagestore.Info
 	SkeletonDir   string             `json:"skeleton_dir"`
 	SkeletonBytes int64              `json:"skeleton_bytes"`
+	HintBytes     int64              `json:"hint_bytes"` // of its working set
+	HotBytes      int64              `json:"hot_bytes"`  // of the second copies of pages of its working set
 	Sharing       pagestore.Sharing  `json:"sharing"`
 	Processes     []inspectedProcess `json:"processes"`
 }
@@ -134,6 +138,7 @@ func (a *app) inspect(arg string) (err error) {
 	}
 	defer snap.Close()
 	out := inspected{Info: snap.Info(), SkeletonDir: snap.SkeletonDir(), SkeletonBytes: snap.Info().SkeletonBytes()}
+	out.HintBytes, out.HotBytes = snap.WorkingSetBytes()
 	if out.Sharing, err = snap.Sharing(); err != nil {
 		return err
 	}
@@ -164,6 +169,9 @@ func (i *inspected) write(w io.Writer) {
 		[]string{"new when it was made", cli.Bytes(i.NewPages * page)},
 		[]string{"skeleton", fmt.Sprintf("%s in %d files, %s", cli.Bytes(uint64(i.SkeletonBytes)), len(i.Skeleton), i.SkeletonDir)},
 	)
+	if i.HintBytes > 0 || i.HotBytes > 0 {
+		rows = append(rows, []string{"working set", fmt.Sprintf("%s, and %s of pages again", cli.Bytes(uint64(i.HintBytes)), cli.Bytes(uint64(i.HotBytes)))})
+	}
 	for _, p := range i.Processes {
 		what := fmt.Sprintf("%d regions, %d runs of pages", p.Regions, p.Runs)
 		if p.Zombie {

@@ -20,12 +20,14 @@ const (
 	MaxPages = 1 << 16
 	// Version is the one version of the format.
 	Version = 1
+	// SumSize is the size of a page's fast checksum, little endian, in bytes.
+	SumSize = 8
 
 	headerMagic  = "THAWPACK"
 	trailerMagic = "THAWTAIL"
 
 	headerSize  = PageSize
-	sumSize     = 8
+	sumSize     = SumSize
 	digestSize  = sha256.Size
 	trailerSize = 72
 

@@ -5,15 +5,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/bits"
 	"os"
-	"sync/atomic"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
 	"golang.org/x/sys/unix"
 
 	"thaw/pagestore/internal/mapping"
+	"thaw/pagestore/internal/pageset"
 )
 
 // How pages that are not in memory are read. The kernel would read around a fault on a mapping as much as the device's
@@ -40,9 +39,9 @@ type Mapped struct {
 	data  []byte // the whole file, mapped
 	sums  []byte // part of data
 
-	// verified has one bit for each page whose content matched its sum since the pack was opened. Bits are only
-	// ever set. Two goroutines may hash the same page at the same time; both find the same.
-	verified []atomic.Uint64
+	// verified has the pages whose content matched its sum since the pack was opened. Two goroutines may hash the same
+	// page at the same time; both find the same.
+	verified pageset.Set
 }
 
 // Open maps the pack in the file path, which must be the one named want. It checks the trailer, the size and the table
@@ -82,7 +81,7 @@ func open(f *os.File, want ID) (*Mapped, error) {
 		file:     f,
 		data:     data,
 		sums:     data[sums : len(data)-trailerSize],
-		verified: make([]atomic.Uint64, (t.pages+63)/64),
+		verified: pageset.New(uint32(t.pages)),
 	}, nil
 }
 
@@ -138,16 +137,7 @@ func (m *Mapped) Close() error {
 
 // Verified returns how many pages from page on, max at most, are known to be intact.
 func (m *Mapped) Verified(page uint32, max int) int {
-	end := m.end(page, max)
-	for p := page; p < end; {
-		word := m.verified[p/64].Load() >> (p % 64)
-		run := uint32(bits.TrailingZeros64(^word))
-		if run < 64-p%64 {
-			return int(min(p+run, end) - page)
-		}
-		p += 64 - p%64
-	}
-	return int(end - page)
+	return m.verified.Run(page, m.end(page, max))
 }
 
 // Verify makes sure that pages from page on, max at most, are intact, and returns how many are. It reads and hashes
@@ -167,6 +157,26 @@ func (m *Mapped) Verify(page uint32, max int) (n int, err error) {
 		}
 	}
 	return int(end - page), nil
+}
+
+// Sums returns the sums of n pages from page on, [SumSize] bytes each, as they stand in the file. They are mapped: read them
+// under a guard, and not after Close.
+func (m *Mapped) Sums(page uint32, n int) []byte {
+	return m.sums[int(page)*sumSize:][:n*sumSize]
+}
+
+// Copy copies as many pages from page on as fit into to and returns how many of the copies are intact; to must not reach beyond
+// the pack. It checks what it has copied, also of pages that are known. The error says what is wrong with page number page+n.
+func (m *Mapped) Copy(to []byte, page uint32) (n int, err error) {
+	m.fetch(page, page+uint32(len(to)/PageSize))
+	defer mapping.Recover(mapping.Guard(), &err)
+	copy(to, m.Bytes(page, len(to)/PageSize))
+	for ; n < len(to)/PageSize; n++ {
+		if err := m.compare(to[n*PageSize:][:PageSize], page+uint32(n)); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
 }
 
 // Cached returns how many of the n pages from page on are in memory; 0 if the kernel cannot tell (before Linux 6.5).
@@ -247,12 +257,20 @@ func (m *Mapped) hash(page, end uint32) (done uint32, err error) {
 	m.fetch(page, end)
 	defer mapping.Recover(mapping.Guard(), &err)
 	for p := page; p < end; p++ {
-		want := binary.LittleEndian.Uint64(m.sums[int(p)*sumSize:])
-		if got := xxhash.Sum64(m.data[Offset(p):][:PageSize]); got != want {
-			return done, fmt.Errorf("%w: page has checksum %016x, want %016x", ErrCorrupt, got, want)
+		if err := m.compare(m.data[Offset(p):][:PageSize], p); err != nil {
+			return done, err
 		}
-		m.verified[p/64].Or(1 << (p % 64))
+		m.verified.Add(p)
 		done++
 	}
 	return done, nil
+}
+
+// compare returns an error unless content is that of page, according to the table of sums.
+func (m *Mapped) compare(content []byte, page uint32) error {
+	want := binary.LittleEndian.Uint64(m.sums[int(page)*sumSize:])
+	if got := xxhash.Sum64(content); got != want {
+		return fmt.Errorf("%w: page has checksum %016x, want %016x", ErrCorrupt, got, want)
+	}
+	return nil
 }

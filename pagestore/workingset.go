@@ -1,0 +1,227 @@
+package pagestore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"thaw/internal/durable"
+	"thaw/pagestore/internal/hot"
+)
+
+const (
+	hintFile = "workingset"
+	hotFile  = "hot"
+
+	// maxHintLen bounds the hint, which is read whole; part of the format.
+	maxHintLen = 256 << 20
+)
+
+// WorkingSet is what is kept of a snapshot so that later restores of it are faster. A snapshot needs neither part.
+type WorkingSet struct {
+	// Hint is whatever the caller wants to find again, at most 256 MiB; empty for none. It is opaque here, and nobody but its
+	// writer checks it.
+	Hint []byte
+	// Order is the pages that a restore wants first, in that order: a second copy of them is kept for [Image.PrefetchHot]. Pages that
+	// are zero are skipped, and of a page that comes twice the first counts. Empty for no copy.
+	Order []PageRun
+}
+
+// PageRun is Pages pages of an image from Image on.
+type PageRun struct{ Image, Pages uint64 }
+
+// SetWorkingSet replaces what is kept for the snapshot's next restores, both parts of it. It is a writer and waits for others; the
+// pages of Order are copied from the packs, and compared with their sums, before anything is changed. An Image that is open keeps the
+// copy that it has. Each part is replaced by itself: after an error, or a crash, one may be old and the other new, and that harms
+// nobody. Errors are [ErrInput] for what is too large, [ErrRange], [ErrNotFound] and [ErrBeingRemoved] if the snapshot has lost its
+// name, [ErrLocked], [ErrNoSpace], [ErrClosed], a *[PageError] for a page that cannot be had, and those of ctx.
+func (s *Snapshot) SetWorkingSet(ctx context.Context, w WorkingSet) error {
+	if err := s.setWorkingSet(ctx, w); err != nil {
+		return fmt.Errorf("set working set of %s: %w", s.info.Name, classify(err))
+	}
+	return nil
+}
+
+// DropWorkingSet deletes what SetWorkingSet keeps. Errors are as of that.
+func (s *Snapshot) DropWorkingSet(ctx context.Context) error {
+	if err := s.setWorkingSet(ctx, WorkingSet{}); err != nil {
+		return fmt.Errorf("drop working set of %s: %w", s.info.Name, classify(err))
+	}
+	return nil
+}
+
+func (s *Snapshot) setWorkingSet(ctx context.Context, w WorkingSet) error {
+	if len(w.Hint) > maxHintLen {
+		return fmt.Errorf("%w: hint of %d bytes, want at most %d", ErrInput, len(w.Hint), maxHintLen)
+	}
+	im, err := s.Image()
+	if err != nil {
+		return err
+	}
+	runs, err := im.hotRuns(w.Order)
+	if err != nil {
+		return err
+	}
+	unlock, err := s.store.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := s.checkPlace(); err != nil {
+		return err
+	}
+	if err := s.store.sweepStaging(s.ns); err != nil {
+		return err
+	}
+	c := &workingSetChange{fs: s.store.opts.fs, dir: filepath.Join(s.ns.staging(), uniqueName(s.info.Name.Snapshot))}
+	if err = c.stage(ctx, s, im, w.Hint, runs); err == nil {
+		err = c.publish(s.ns.snapshot(s.info.Name.Snapshot))
+	}
+	clean := durable.RemoveAll(c.fs, c.dir)
+	if err == nil && clean != nil {
+		s.store.opts.Logger.Warn("staging folder is left to the next writer", "snapshot", s.info.Name.String(), "err", clean)
+		return nil
+	}
+	return errors.Join(err, clean)
+}
+
+// checkPlace returns an error unless the snapshot still has its name.
+func (s *Snapshot) checkPlace() error {
+	opened, err := s.file.Stat()
+	if errors.Is(err, os.ErrClosed) {
+		return ErrClosed
+	} else if err != nil {
+		return err
+	}
+	now, err := os.Stat(filepath.Join(s.ns.snapshot(s.info.Name.Snapshot), manifestFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.ns.whyAbsent(s.info.Name.Snapshot)
+	} else if err != nil {
+		return err
+	}
+	if !os.SameFile(opened, now) {
+		return fmt.Errorf("%w: another one has its name now", ErrNotFound)
+	}
+	return nil
+}
+
+// workingSetChange is one run of SetWorkingSet. The caller holds the lock.
+type workingSetChange struct {
+	fs  durable.FS
+	dir string // in staging
+
+	staged []string // names of the files in dir
+}
+
+// stage writes the new files, if there are any, to the staging folder.
+func (c *workingSetChange) stage(ctx context.Context, s *Snapshot, im *Image, hint []byte, runs []hot.Run) error {
+	if len(hint) == 0 && len(runs) == 0 {
+		return ctx.Err()
+	}
+	if err := c.fs.Mkdir(c.dir); err != nil {
+		return err
+	}
+	if len(runs) > 0 {
+		if err := im.writeHot(ctx, c.fs, filepath.Join(c.dir, hotFile), s.info.Digest, runs); err != nil {
+			return err
+		}
+		c.staged = append(c.staged, hotFile)
+	}
+	if len(hint) > 0 {
+		if err := durable.Write(c.fs, filepath.Join(c.dir, hintFile), hint); err != nil {
+			return err
+		}
+		c.staged = append(c.staged, hintFile)
+	}
+	if err := c.fs.SyncDir(c.dir); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+// publish moves the staged files into the folder of the snapshot, and deletes there what has no successor.
+func (c *workingSetChange) publish(folder string) error {
+	for _, name := range []string{hotFile, hintFile} {
+		if slices.Contains(c.staged, name) {
+			if err := c.fs.Rename(filepath.Join(c.dir, name), filepath.Join(folder, name)); err != nil {
+				return err
+			}
+		} else if err := c.fs.Remove(filepath.Join(folder, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return c.fs.SyncDir(folder)
+}
+
+// WorkingSet returns the hint of the last SetWorkingSet. The error is [fs.ErrNotExist] if there is none.
+func (s *Snapshot) WorkingSet() ([]byte, error) {
+	hint, err := s.readHint()
+	if err != nil {
+		return nil, fmt.Errorf("read working set of %s: %w", s.info.Name, err)
+	}
+	return hint, nil
+}
+
+func (s *Snapshot) readHint() ([]byte, error) {
+	f, err := s.openBeside(hintFile)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	hint, err := io.ReadAll(io.LimitReader(f, maxHintLen+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(hint) > maxHintLen {
+		return nil, corruptf("%s has more than %d bytes", hintFile, maxHintLen)
+	}
+	return hint, nil
+}
+
+// openBeside opens a file in the snapshot's folder, wherever that has been moved.
+func (s *Snapshot) openBeside(name string) (*os.File, error) {
+	s.mu.Lock() // or Close might give the folder's descriptor to another file
+	defer s.mu.Unlock()
+	if s.mu.closed {
+		return nil, ErrClosed
+	}
+	return s.openBesideLocked(name)
+}
+
+func (s *Snapshot) openBesideLocked(name string) (*os.File, error) {
+	path := filepath.Join(s.dir.Name(), name)
+	for {
+		fd, err := unix.Openat(int(s.dir.Fd()), name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+		return os.NewFile(uintptr(fd), path), nil
+	}
+}
+
+// WorkingSetBytes returns the sizes of the hint and of the packed copy, in bytes; 0 for what is not there.
+func (s *Snapshot) WorkingSetBytes() (hint, packed int64) {
+	return workingSetBytes(filepath.Dir(s.SkeletonDir()))
+}
+
+// workingSetBytes is WorkingSetBytes of the snapshot folder dir.
+func workingSetBytes(dir string) (hint, packed int64) {
+	size := func(name string) int64 {
+		info, err := os.Lstat(filepath.Join(dir, name))
+		if err != nil {
+			return 0
+		}
+		return info.Size()
+	}
+	return size(hintFile), size(hotFile)
+}
