@@ -1,6 +1,8 @@
 package checkpoint
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -48,4 +50,25 @@ func holdStrays(leader int) []*Process {
 		strays = append(strays, p)
 	}
 	return strays
+}
+
+// KillTree kills a process and its descendants, and waits until they have ended and their numbers are free, as far as that is for us to do:
+// those that have become our children are reaped. Processes that are gone are fine.
+func KillTree(ctx context.Context, pid int) error {
+	var all []*Process
+	for _, pid := range append([]int{pid}, Descendants(pid)...) {
+		if p, err := openProcess(pid); err == nil {
+			all = append(all, p)
+		}
+	}
+	var errs []error
+	for _, p := range all {
+		errs = append(errs, p.Kill())
+	}
+	for _, p := range all {
+		errs = append(errs, p.Wait(ctx), p.Close())
+		// ECHILD: another one reaps it.
+		_, _ = unix.Wait4(p.PID, nil, unix.WNOHANG, nil)
+	}
+	return errors.Join(errs...)
 }

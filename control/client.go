@@ -67,6 +67,13 @@ func (c *Client) DeleteSession(ctx context.Context, id string) error {
 	return err
 }
 
+// MarkSession notes that something has happened to the processes of a recorded session. Call it when it happens: the time counts. The
+// error is [CodeNotRecorded] if nothing is recorded, or not any more.
+func (c *Client) MarkSession(ctx context.Context, id string, m Mark) error {
+	_, err := call[struct{}](ctx, c, http.MethodPost, "/v1/sessions/"+url.PathEscape(id)+"/marks", MarkRequest{m})
+	return err
+}
+
 // Drain tells thawd to take no new sessions and to end with the last one. It does not wait for that.
 func (c *Client) Drain(ctx context.Context) (*Health, error) {
 	return call[Health](ctx, c, http.MethodPost, "/v1/drain", nil)

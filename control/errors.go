@@ -29,6 +29,8 @@ const (
 	CodeInUse Code = "in_use"
 	// CodeWouldLoseMemory says that processes still wait for pages that only this session can give them.
 	CodeWouldLoseMemory Code = "would_lose_memory"
+	// CodeNotRecorded says that what the session's processes touch is not recorded, or not any more.
+	CodeNotRecorded Code = "not_recorded"
 	// CodeDraining says that thawd takes no new sessions because it is about to end.
 	CodeDraining Code = "draining"
 	// CodeTooMany says that thawd holds as many sessions as it was told to hold at most.
@@ -47,7 +49,7 @@ const (
 func Codes() []Code {
 	return []Code{
 		CodeInvalid, CodeNotFound, CodeMethod, CodeTooLarge, CodeSnapshotNotFound, CodeBeingRemoved, CodeCorrupt,
-		CodeInUse, CodeWouldLoseMemory, CodeDraining, CodeTooMany, CodePermission, CodeNoSpace, CodeInternal,
+		CodeInUse, CodeWouldLoseMemory, CodeNotRecorded, CodeDraining, CodeTooMany, CodePermission, CodeNoSpace, CodeInternal,
 	}
 }
 
@@ -65,7 +67,7 @@ func (c Code) Status() int {
 		return http.StatusMethodNotAllowed
 	case CodeTooLarge:
 		return http.StatusRequestEntityTooLarge
-	case CodeBeingRemoved, CodeInUse, CodeWouldLoseMemory:
+	case CodeBeingRemoved, CodeInUse, CodeWouldLoseMemory, CodeNotRecorded:
 		return http.StatusConflict
 	case CodeCorrupt:
 		return http.StatusUnprocessableEntity

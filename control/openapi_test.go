@@ -78,10 +78,18 @@ var bodies = map[string]reflect.Type{
 	"Health":         reflect.TypeFor[Health](),
 	"ErrorBody":      reflect.TypeFor[ErrorBody](),
 	"Error":          reflect.TypeFor[Error](),
-	"Stream":         reflect.TypeFor[Stream](),
-	"State":          reflect.TypeFor[State](),
-	"HealthStatus":   reflect.TypeFor[HealthStatus](),
-	"Code":           reflect.TypeFor[Code](),
+	"MarkRequest":    reflect.TypeFor[MarkRequest](),
+
+	"WorkingSetReport": reflect.TypeFor[WorkingSetReport](),
+	"RecordingReport":  reflect.TypeFor[RecordingReport](),
+	"WorkingSetUse":    reflect.TypeFor[WorkingSetUse](),
+	"RecordingState":   reflect.TypeFor[RecordingState](),
+	"Mark":             reflect.TypeFor[Mark](),
+
+	"Stream":       reflect.TypeFor[Stream](),
+	"State":        reflect.TypeFor[State](),
+	"HealthStatus": reflect.TypeFor[HealthStatus](),
+	"Code":         reflect.TypeFor[Code](),
 }
 
 func TestDocumentNamesExactlyTheTypes(t *testing.T) {
@@ -155,6 +163,10 @@ func kindOf(t reflect.Type) string {
 		return "integer"
 	case reflect.Uint64:
 		return "integer uint64"
+	case reflect.Float64:
+		return "number"
+	case reflect.Bool:
+		return "boolean"
 	case reflect.Slice:
 		return "array of " + kindOf(t.Elem())
 	case reflect.Map:
@@ -182,6 +194,10 @@ func TestDocumentListsExactlyTheValues(t *testing.T) {
 		"State":        texts(States()),
 		"HealthStatus": texts([]HealthStatus{HealthOK, HealthDraining}),
 		"Code":         texts(Codes()),
+
+		"WorkingSetUse":  texts(WorkingSetUses()),
+		"RecordingState": texts(RecordingStates()),
+		"Mark":           texts(Marks()),
 	} {
 		if diff := cmp.Diff(inCode, schemas[name].Enum); diff != "" {
 			t.Errorf("values of %s (-code +docs/openapi.yaml):\n%s", name, diff)

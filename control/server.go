@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -24,6 +25,8 @@ type Backend interface {
 	Session(id string) (*Session, error)
 	// Delete cancels a session to which nobody has connected, or forgets one that has ended.
 	Delete(ctx context.Context, id string) error
+	// Mark notes that something has happened to the processes of a recorded session.
+	Mark(id string, m Mark) error
 	// Drain makes the backend refuse new sessions and finish the others. It does not wait for that.
 	Drain()
 	// Health tells how the backend is.
@@ -48,6 +51,7 @@ var routes = []route{
 	{http.MethodGet, "/v1/sessions", (*handler).listSessions},
 	{http.MethodGet, "/v1/sessions/{id}", (*handler).getSession},
 	{http.MethodDelete, "/v1/sessions/{id}", (*handler).deleteSession},
+	{http.MethodPost, "/v1/sessions/{id}/marks", (*handler).markSession},
 	{http.MethodPost, "/v1/drain", (*handler).drain},
 	{http.MethodGet, "/v1/health", (*handler).health},
 	{http.MethodGet, "/metrics", (*handler).metrics},
@@ -153,6 +157,21 @@ func (h *handler) getSession(w http.ResponseWriter, r *http.Request) error {
 
 func (h *handler) deleteSession(w http.ResponseWriter, r *http.Request) error {
 	if err := h.backend.Delete(r.Context(), r.PathValue("id")); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (h *handler) markSession(w http.ResponseWriter, r *http.Request) error {
+	var req MarkRequest
+	if err := decode(w, r, &req); err != nil {
+		return err
+	}
+	if !slices.Contains(Marks(), req.Mark) {
+		return &Error{Code: CodeInvalid, Message: fmt.Sprintf("mark %q is neither %q nor %q", req.Mark, MarkReady, MarkAnswered)}
+	}
+	if err := h.backend.Mark(r.PathValue("id"), req.Mark); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

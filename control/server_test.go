@@ -23,6 +23,7 @@ type memory struct {
 	mu       sync.Mutex
 	sessions map[string]Session
 	draining bool
+	marks    []Mark
 	failWith error // what Create returns, if set
 }
 
@@ -74,6 +75,16 @@ func (m *memory) Delete(_ context.Context, id string) error {
 	return nil
 }
 
+func (m *memory) Mark(id string, mark Mark) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.sessions[id]; !ok {
+		return &Error{Code: CodeNotFound, Message: "there is no session " + id}
+	}
+	m.marks = append(m.marks, mark)
+	return nil
+}
+
 func (m *memory) Drain() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -114,7 +125,8 @@ func serve(t *testing.T, b Backend, opts *HandlerOptions) *Client {
 
 func TestClientAndServerAgreeOnALifeOfASession(t *testing.T) {
 	ctx := t.Context()
-	c := serve(t, &memory{}, nil)
+	backend := &memory{}
+	c := serve(t, backend, nil)
 
 	made, err := c.CreateSession(ctx, &SessionRequest{Snapshot: "minilm", RateBytesPerSecond: 5})
 	if err != nil {
@@ -133,6 +145,18 @@ func TestClientAndServerAgreeOnALifeOfASession(t *testing.T) {
 	list, err := c.Sessions(ctx)
 	if err != nil || len(list) != 1 {
 		t.Errorf("Sessions = %v, %v; want the one session", list, err)
+	}
+	if err := c.MarkSession(ctx, made.ID, MarkAnswered); err != nil {
+		t.Errorf("MarkSession: %v", err)
+	}
+	if diff := cmp.Diff([]Mark{MarkAnswered}, backend.marks); diff != "" {
+		t.Errorf("marks that the backend was told of (-want +got):\n%s", diff)
+	}
+	if err := c.MarkSession(ctx, made.ID, "stale"); !errors.Is(err, CodeInvalid) {
+		t.Errorf("MarkSession with a mark that there is not: %v", err)
+	}
+	if err := c.MarkSession(ctx, "none", MarkReady); !errors.Is(err, CodeNotFound) {
+		t.Errorf("MarkSession of a session that there is not: %v", err)
 	}
 	if err := c.DeleteSession(ctx, made.ID); err != nil {
 		t.Errorf("DeleteSession: %v", err)

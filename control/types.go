@@ -20,8 +20,21 @@ const (
 	StreamNone Stream = "none"
 )
 
+// WorkingSetUses lists what a request may say about the working set.
+func WorkingSetUses() []WorkingSetUse { return []WorkingSetUse{WorkingSetUsed, WorkingSetIgnored} }
+
 // Streams lists the streams that a request may name.
 func Streams() []Stream { return []Stream{StreamAll, StreamNone} }
+
+// WorkingSetUse says what a session does with the snapshot's working set.
+type WorkingSetUse string
+
+const (
+	// WorkingSetUsed brings the pages that earlier restores needed before all others.
+	WorkingSetUsed WorkingSetUse = "use"
+	// WorkingSetIgnored does as if there were none.
+	WorkingSetIgnored WorkingSetUse = "ignore"
+)
 
 // SessionRequest asks for a session. Exactly one of Snapshot and ImagesDir is set.
 type SessionRequest struct {
@@ -36,6 +49,14 @@ type SessionRequest struct {
 	// them, memory that is fit for it is mapped from the packs instead of being copied, and ImagesDir of the answer says so to
 	// the runtime. Empty: all memory is copied.
 	Binds []Bind `json:"binds,omitempty"`
+
+	// WorkingSet says whether the snapshot's working set is used, if it has one. Default: it is.
+	WorkingSet WorkingSetUse `json:"working_set,omitempty"`
+
+	// Record has what the processes touch first recorded, until they are marked as having answered or some time is over, and the
+	// snapshot's working set learn from it. Memory is copied then and none is mapped, page by page as it is touched, so the processes are
+	// slower than usual. Not for ImagesDir.
+	Record bool `json:"record,omitempty"`
 
 	Stream             Stream `json:"stream,omitempty"`           // default: all
 	RateBytesPerSecond uint64 `json:"rate_bytes_per_s,omitempty"` // bound of the stream; 0: as fast as it goes
@@ -55,6 +76,10 @@ func (r *SessionRequest) Validate() error {
 		return invalid("images_dir %q is not an absolute path", r.ImagesDir)
 	case r.WorkDir != "" && !filepath.IsAbs(r.WorkDir):
 		return invalid("work_dir %q is not an absolute path", r.WorkDir)
+	case r.WorkingSet != "" && r.WorkingSet != WorkingSetUsed && r.WorkingSet != WorkingSetIgnored:
+		return invalid("working_set %q is neither %q nor %q", r.WorkingSet, WorkingSetUsed, WorkingSetIgnored)
+	case r.Record && r.Snapshot == "":
+		return invalid("record is set without snapshot: only a snapshot has a working set")
 	case r.Stream != "" && r.Stream != StreamAll && r.Stream != StreamNone:
 		return invalid("stream %q is neither %q nor %q", r.Stream, StreamAll, StreamNone)
 	}
@@ -130,8 +155,77 @@ type Session struct {
 	Progress Progress `json:"progress"`
 	Counters Counters `json:"counters"`
 
+	// WorkingSet says what the working set was worth so far; not set if none was used.
+	WorkingSet *WorkingSetReport `json:"working_set,omitempty"`
+
+	// Recording is set if the session is recorded: because that was asked for, or as one of a share of all restores.
+	Recording *RecordingReport `json:"recording,omitempty"`
+
 	Error      string      `json:"error,omitempty"`       // why the session failed
 	FailedPage *FailedPage `json:"failed_page,omitempty"` // the page that could not be had, if that is why
+}
+
+// RecordingReport says what became of the recording of a session.
+type RecordingReport struct {
+	State RecordingState `json:"state"`
+	Error string         `json:"error,omitempty"` // why nothing was recorded, or nothing was learned
+
+	Point    string   `json:"point,omitempty"`      // from where in the kernel touches were noticed
+	Blind    []string `json:"cannot_see,omitempty"` // what cannot be noticed from there
+	Complete bool     `json:"complete"`             // nothing was lost
+	Seconds  float64  `json:"length_s"`             // how long was recorded
+
+	PagesTouched uint64 `json:"pages_touched"` // pages of the image that were seen to be touched
+	PagesOfFiles uint64 `json:"pages_of_files"`
+	Outside      uint64 `json:"outside"` // touches of other memory: new, or zero
+
+	// Of the pages of the working set that were left out to see whether they are needed: how many were, and how many were not. And what
+	// that says of the whole set.
+	Used      uint64   `json:"used"`
+	Unused    uint64   `json:"unused"`
+	Missed    uint64   `json:"missed"` // pages that were touched and are not in the set
+	Precision *float64 `json:"precision,omitempty"`
+	Recall    *float64 `json:"recall,omitempty"`
+}
+
+// RecordingState says how far a recording is.
+type RecordingState string
+
+const (
+	// RecordingWaits: the processes do not run yet.
+	RecordingWaits RecordingState = "waiting"
+	// RecordingRuns: touches are recorded.
+	RecordingRuns RecordingState = "recording"
+	// RecordingLearned: the working set has learned from it. An end state.
+	RecordingLearned RecordingState = "learned"
+	// RecordingFailed: it has not; Error says why. An end state.
+	RecordingFailed RecordingState = "failed"
+)
+
+// RecordingStates lists all states of recordings.
+func RecordingStates() []RecordingState {
+	return []RecordingState{RecordingWaits, RecordingRuns, RecordingLearned, RecordingFailed}
+}
+
+// Ended reports whether s is an end state.
+func (s RecordingState) Ended() bool { return s == RecordingLearned || s == RecordingFailed }
+
+// Mark is something that happens to recorded processes, and that thawd cannot see.
+type Mark string
+
+const (
+	// MarkReady: the first request is being made.
+	MarkReady Mark = "ready"
+	// MarkAnswered: the first request has been answered. The recording ends.
+	MarkAnswered Mark = "answered"
+)
+
+// Marks lists all marks.
+func Marks() []Mark { return []Mark{MarkReady, MarkAnswered} }
+
+// MarkRequest is the body of POST /v1/sessions/{id}/marks.
+type MarkRequest struct {
+	Mark Mark `json:"mark"`
 }
 
 // Progress counts processes and pages of one session.
@@ -150,6 +244,29 @@ type Counters struct {
 	BytesDemand   uint64            `json:"bytes_demand"`   // installed because a process asked
 	BytesStreamed uint64            `json:"bytes_streamed"` // installed before a process asked
 	BytesZero     uint64            `json:"bytes_zero"`     // zero pages installed
+
+	BytesPreloaded uint64 `json:"bytes_preloaded"` // installed because the working set has them
+
+	// Page faults that had to bring content: of pages that the working set has and that were not there yet, and of others.
+	DemandLate   uint64 `json:"demand_late"`
+	DemandMissed uint64 `json:"demand_missed"`
+
+	// Waited is how long all threads together waited for faults, in seconds, from where thawd read a fault to where it was
+	// resolved.
+	Waited float64 `json:"waited_s"`
+}
+
+// WorkingSetReport says what a working set was worth in a session. Pages that the runtime maps from packs are not among those that are
+// counted as brought: they are entered into page tables in windows of 64 KiB.
+type WorkingSetReport struct {
+	Recordings     int     `json:"recordings"`       // restores that it was learned from
+	PagesMust      uint64  `json:"pages_must"`       // that the processes are held for
+	PagesLikely    uint64  `json:"pages_likely"`     // that follow
+	PagesBeforeRun uint64  `json:"pages_before_run"` // brought before the processes ran
+	PagesBehind    uint64  `json:"pages_behind"`     // brought while they ran
+	Populated      uint64  `json:"populated"`        // windows of mapped files that were entered into page tables
+	Held           float64 `json:"held_s"`           // how long the processes were held, in seconds
+	HeldInVain     bool    `json:"held_in_vain"`     // the time was over before they had all that they must have
 }
 
 // FailedPage names a page that could not be had.

@@ -24,6 +24,7 @@ type Daemon struct {
 	started time.Time
 	begun   chan struct{} // closed when Run has begun to take sessions
 	touched touched
+	sets    workingSets
 
 	mu       sync.Mutex
 	running  context.Context // protected by mu; Run's context while Run takes sessions, else nil
@@ -272,6 +273,26 @@ func (d *Daemon) Delete(ctx context.Context, id string) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// Mark notes that something has happened to the processes of a recorded session.
+func (d *Daemon) Mark(id string, m control.Mark) error {
+	d.mu.Lock()
+	i := d.findLocked(id)
+	if i < 0 {
+		d.mu.Unlock()
+		return noSession(id)
+	}
+	s := d.sessions[i]
+	d.mu.Unlock()
+	if s.record == nil {
+		return &control.Error{
+			Code:    control.CodeNotRecorded,
+			Message: fmt.Sprintf("session %s is not recorded", id),
+			Hint:    "ask for a recording when you ask for the session",
+		}
+	}
+	return s.record.mark(m)
 }
 
 func (d *Daemon) findLocked(id string) int {

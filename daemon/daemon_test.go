@@ -295,7 +295,7 @@ func TestTwoDaemonsServeOneStore(t *testing.T) {
 	ra, rb := connect(t, sa, n), connect(t, sb, n)
 	ra.finish()
 	rb.finish()
-	for name, r := range map[string]*runtime{"first": ra, "second": rb} {
+	for name, r := range map[string]*criuStandIn{"first": ra, "second": rb} {
 		if got := r.target.Read(pages(0, n)).Must(); !bytes.Equal(got, want(t, 0, n)) {
 			t.Errorf("the %s daemon's process reads other bytes than were frozen", name)
 		}

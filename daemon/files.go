@@ -24,12 +24,12 @@ const headPages = 4
 // readFiles has the kernel read the files that the runtime and the processes are about to use, libraries for the most part: what
 // was touched after earlier restores, or, as long as nothing is known of that, as much of each as the kernel reads when the runtime
 // looks at its first page. It returns when all have been asked for, or ctx ends.
-func (o *origin) readFiles(ctx context.Context, binds []control.Bind, known *touched) {
+func (o *origin) readFiles(ctx context.Context, binds []control.Bind, known *needs) {
 	names, err := criu.FileNames(o.skeleton)
 	if err != nil || len(binds) == 0 {
 		return // the runtime will say it better
 	}
-	runs := known.fileRuns(o.digest)
+	runs := known.fileRuns()
 	read := make(chan string)
 	var g sync.WaitGroup
 	for range fileReaders {

@@ -16,6 +16,7 @@ import (
 	"thaw/internal/testenv"
 	"thaw/pagestore"
 	"thaw/restore/guard"
+	"thaw/restore/tracer"
 	"thaw/uffd"
 	"thaw/uffd/uffdtest"
 )
@@ -24,8 +25,17 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == "guard" {
 		os.Exit(guard.Main())
 	}
+	if len(os.Args) > 1 && os.Args[1] == "tracer" { // what tracer.Start runs this program with
+		if os.Getenv(noTracer) != "" {
+			os.Exit(1)
+		}
+		os.Exit(tracer.Main(os.Args[2:]))
+	}
 	testenv.Main(m)
 }
+
+// noTracer is the variable of the environment that makes the recorder fail.
+const noTracer = "THAW_TEST_NO_TRACER"
 
 const (
 	base     = 0x10_0000_0000
@@ -164,17 +174,17 @@ func (r *running) ended(t *testing.T, id string) control.Session {
 	panic("unreachable")
 }
 
-// runtime stands for CRIU: it connects to a session's socket from inside a target.
-type runtime struct {
+// criuStandIn stands for CRIU: it connects to a session's socket from inside a target.
+type criuStandIn struct {
 	target *uffdtest.Target
 	conn   uffdtest.Handle
 }
 
 // connect makes a target with the mappings of the snapshot, of n pages, and hands it to the session, like CRIU in the
 // middle of a restore.
-func connect(t *testing.T, s *control.Session, n uint64) *runtime {
+func connect(t *testing.T, s *control.Session, n uint64) *criuStandIn {
 	t.Helper()
-	r := &runtime{target: uffdtest.Start(t)}
+	r := &criuStandIn{target: uffdtest.Start(t)}
 	r.target.Map(pages(0, 2*n)).Must()
 	fd := r.target.Open(uffdtest.CRIUFeatures).Must()
 	fd.Close() // the session gets a copy of its own
@@ -188,7 +198,7 @@ func connect(t *testing.T, s *control.Session, n uint64) *runtime {
 }
 
 // finish says that the restore is complete.
-func (r *runtime) finish() {
+func (r *criuStandIn) finish() {
 	r.target.Send(r.conn, binary.LittleEndian.AppendUint32(nil, 0x52535446), 0).Must()
 	r.target.Hangup(r.conn).Must()
 }

@@ -31,7 +31,7 @@ const cachedShare = 98
 // mapImages makes in dir images that map memory from packs, as far as the processes will see packs and the memory is known to be
 // intact or can be checked at once, and has the origin's images and layouts be what is left. Memory that is fit for mapping
 // and not mapped is copied like all other.
-func (o *origin) mapImages(dir string, binds []control.Bind, known *touched) error {
+func (o *origin) mapImages(dir string, binds []control.Bind, sight *foresight) error {
 	if o.image == nil || len(binds) == 0 {
 		return nil
 	}
@@ -40,6 +40,9 @@ func (o *origin) mapImages(dir string, binds []control.Bind, known *touched) err
 		return err
 	}
 	p := filePlanner{image: o.image, binds: binds, files: make(map[string]int)}
+	if sight.learned != nil {
+		p.needs = sight.needs
+	}
 	mapped := make(map[int][]restore.Extent)
 	for pid, ranges := range mappable {
 		l, ok := o.layouts[pid]
@@ -54,8 +57,8 @@ func (o *origin) mapImages(dir string, binds []control.Bind, known *touched) err
 		return nil
 	}
 	for pid, extents := range mapped {
-		for i, sparse := range known.sparse(o.digest, extents) {
-			p.plan.Tasks[pid][i].Random = sparse
+		for i, e := range extents {
+			p.plan.Tasks[pid][i].Random = sight.needs.sparse(e)
 		}
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -82,6 +85,7 @@ type filePlanner struct {
 	binds []control.Bind
 	plan  criu.FilePlan
 	files map[string]int // position in plan.Files by path here; -1: not to be seen by the processes
+	needs *needs         // by the working set; nil if there is none
 }
 
 // add plans for one process. It returns what will be mapped.
@@ -151,7 +155,11 @@ func (p *filePlanner) stored(out []fileRun, e restore.Extent) ([]fileRun, error)
 			if file := p.file(s.File, s.Size); file >= 0 {
 				run := e
 				run.Pages = uint64(s.Pages)
-				out = append(out, fileRun{run, file, s.Offset, s.Cached*100 >= s.Pages*cachedShare})
+				cached := s.Cached*100 >= s.Pages*cachedShare
+				// Few pages of a run that is on the disk are there sooner if they are copied: the working set has them in one piece.
+				if cached || !p.needs.sparse(run) {
+					out = append(out, fileRun{run, file, s.Offset, cached})
+				}
 			}
 		}
 		e = restore.Extent{Addr: e.Addr + uint64(n)*restore.PageSize, Pages: e.Pages - uint64(n), Image: e.Image + uint64(n)}

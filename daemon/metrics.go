@@ -17,7 +17,10 @@ type metrics struct {
 	restored prometheus.Histogram   // request to finish message
 	complete prometheus.Histogram   // request to all memory in place
 	failed   prometheus.Counter     // pages
-	daemon   *Daemon                // for counting sessions
+
+	hintsRefused prometheus.Counter // working sets that could not be used
+
+	daemon   *Daemon // for counting sessions
 	outcomes map[control.State]prometheus.Counter
 }
 
@@ -50,6 +53,10 @@ func newMetrics(d *Daemon) *metrics {
 		failed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "thaw_failed_pages_total",
 			Help: "Pages whose content could not be had, of sessions that have ended.",
+		}),
+		hintsRefused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "thaw_working_sets_refused_total",
+			Help: "Restores whose snapshot has a working set that cannot be used: it is broken, or another snapshot's.",
 		}),
 	}
 	m.outcomes = map[control.State]prometheus.Counter{}
@@ -88,6 +95,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.restored.Describe(ch)
 	m.complete.Describe(ch)
 	m.failed.Describe(ch)
+	m.hintsRefused.Describe(ch)
 }
 
 // Collect implements [prometheus.Collector].
@@ -102,6 +110,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	m.restored.Collect(ch)
 	m.complete.Collect(ch)
 	m.failed.Collect(ch)
+	m.hintsRefused.Collect(ch)
 }
 
 // sessionEnded counts a session that has ended.

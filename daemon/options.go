@@ -35,6 +35,14 @@ type Options struct {
 	// the page cache, where the kernel can take it back. Negative: nothing.
 	ReadAhead int64
 
+	// Hold bounds how long processes are held, before they run, for the pages that they must have by the snapshot's working set.
+	// Default: restore.DefaultHold. Negative: not at all.
+	Hold time.Duration
+
+	// RecordShare is the share of restores of snapshots, from 0 to 1, in which the recorder watches what is touched, for the working sets
+	// to learn. Each takes some 0.1 s longer. Default: 0.02. Negative: none.
+	RecordShare float64
+
 	// Server says how the sessions' faults are waited for, and with how many threads. The defaults need no tuning.
 	Server restore.ServerOptions
 
@@ -69,6 +77,9 @@ func (o *Options) setDefaults() error {
 	}
 	if o.MaxSessions <= 0 {
 		o.MaxSessions = 1024
+	}
+	if o.RecordShare == 0 {
+		o.RecordShare = 0.02
 	}
 	if o.History == 0 {
 		o.History = 64

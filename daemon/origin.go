@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	"thaw/control"
@@ -30,6 +31,9 @@ type origin struct {
 	fromPacks map[int][]restore.Extent // what those are, by image pid
 	digest    pagestore.Digest         // of the snapshot
 	release   func() error
+	snap      *pagestore.Snapshot // nil for plain images
+
+	ranges func() (map[int][]criu.FileRange, error) // of files that the processes map, by image pid; read once
 
 	badPage atomic.Pointer[pagestore.PageError] // of the page that failed last
 }
@@ -58,9 +62,10 @@ func leased(snap *pagestore.Snapshot) (*origin, error) {
 		return nil, err
 	}
 	o := &origin{
-		name: snap.Name().String(), host: snap.Host(), images: snap.SkeletonDir(), skeleton: snap.SkeletonDir(), layouts: map[int]restore.Layout{}, release: snap.Close,
+		name: snap.Name().String(), host: snap.Host(), images: snap.SkeletonDir(), skeleton: snap.SkeletonDir(), layouts: map[int]restore.Layout{}, release: snap.Close, snap: snap,
 	}
 	o.image, o.digest = image, snap.Digest()
+	o.ranges = sync.OnceValues(func() (map[int][]criu.FileRange, error) { return criu.FileRanges(o.skeleton) })
 	o.source = &notingSource{Image: image, bad: &o.badPage}
 	for _, space := range snap.Spaces() {
 		if space.Zombie() {
@@ -121,16 +126,28 @@ func openImages(dir string) (*origin, error) {
 	return o, nil
 }
 
+// files returns where a process maps files. What cannot be read is left out: the runtime will say it better.
+func (o *origin) files(pid int) []criu.FileRange {
+	all, err := o.ranges()
+	if err != nil {
+		return nil
+	}
+	return all[pid]
+}
+
 // close gives up the lease. The source must not be in use any more.
 func (o *origin) close() error { return o.release() }
 
 // readAhead has what the runtime will open, and pages of the image, at most limit bytes, brought to the page cache, so that the disk
 // works while the runtime still prepares. These are the pages that were touched after earlier restores; as long as nothing is
 // known of that, all pages, in the order of addresses, which is that of packs.
-func (o *origin) readAhead(ctx context.Context, limit int64, binds []control.Bind, known *touched) {
+func (o *origin) readAhead(ctx context.Context, limit int64, binds []control.Bind, sight *foresight) {
 	if limit > 0 && o.image != nil {
-		o.readFiles(ctx, binds, known)
-		if o.readTouched(limit, known) {
+		if sight.learned != nil {
+			o.image.PrefetchHot()
+		}
+		o.readFiles(ctx, binds, sight.needs)
+		if o.readNeeds(limit, sight) {
 			return
 		}
 	}
@@ -139,10 +156,12 @@ func (o *origin) readAhead(ctx context.Context, limit int64, binds []control.Bin
 	}
 }
 
-// readTouched reads what was touched after earlier restores, and reports whether anything is known of that. Of the rest, what is
-// copied is read as it is streamed, and what is mapped when the process comes to it, or by readMapped.
-func (o *origin) readTouched(limit int64, known *touched) bool {
-	if !known.knows(o.digest) {
+// readNeeds reads what was touched after earlier restores, and reports whether anything is known of that. Of the rest, what is
+// copied is read as it is streamed, or, as long as there is no working set, at once; and what is mapped when the process comes to
+// it, or by readMapped.
+func (o *origin) readNeeds(limit int64, sight *foresight) bool {
+	known := sight.needs
+	if known == nil {
 		return false
 	}
 	left := uint64(limit) / restore.PageSize
@@ -152,10 +171,16 @@ func (o *origin) readTouched(limit int64, known *touched) bool {
 		left -= n
 	}
 	for pid := range o.layouts {
-		for _, r := range known.imageRuns(o.digest, o.fromPacks[pid]) {
+		for _, r := range known.imageRuns(o.fromPacks[pid]) {
 			ask(r.first, r.n)
 		}
 		l := o.layouts[pid]
+		if sight.learned != nil {
+			for _, r := range known.imageRuns(l.Extents) {
+				ask(r.first, r.n)
+			}
+			continue
+		}
 		for _, e := range l.Extents {
 			ask(e.Image, e.Pages)
 		}

@@ -38,8 +38,11 @@ type session struct {
 	listener *criu.Listener
 	pages    *restore.Session
 
-	known *touched       // the daemon's
-	looks sync.WaitGroup // of known.watch
+	known    *touched // the daemon's
+	sight    *foresight
+	record   *recording      // nil: nothing is recorded
+	serveCtx context.Context // set by serve; ends when the memory is dealt with
+	looks    sync.WaitGroup  // of goroutines that look into the processes
 
 	cancel context.CancelCauseFunc // ends the context below, with the reason
 	asked  context.Context         // ends when the session is told to end; run waits for it
@@ -85,8 +88,14 @@ func (d *Daemon) open(r *control.SessionRequest) (_ *session, err error) {
 	if err != nil {
 		return nil, err
 	}
+	s.sight = d.foresee(s)
+	s.record = d.recordingOf(s)
 	s.mapped = filepath.Join(d.opts.RunDir, s.id+"-images")
-	if err := s.origin.mapImages(s.mapped, r.Binds, s.known); err != nil {
+	binds := r.Binds
+	if r.Record {
+		binds = nil // what is mapped is not seen page by page
+	}
+	if err := s.origin.mapImages(s.mapped, binds, s.sight); err != nil {
 		s.log.Warn("all memory is copied, none mapped", "snapshot", s.origin.name, "err", err)
 	}
 	stream, err := restore.ParseStreamPolicy(string(s.request.Stream))
@@ -95,7 +104,7 @@ func (d *Daemon) open(r *control.SessionRequest) (_ *session, err error) {
 	}
 	s.pages, err = restore.NewSession(&restore.Options{
 		Source: s.origin.source, Server: d.server, Stream: stream, Rate: r.RateBytesPerSecond, Failure: d.opts.Failure,
-		Guard: d.opts.Guard, Logger: s.log, Metrics: d.faults,
+		Hold: s.hold(d.opts.Hold), Quiet: s.quiet(), SinglePages: s.record != nil, Guard: d.opts.Guard, Logger: s.log, Metrics: d.faults, Added: s.added, Demanded: s.record.demand(),
 	})
 	if err != nil {
 		return nil, err
@@ -151,6 +160,9 @@ func (s *session) run(ctx context.Context) {
 		s.log.Warn("folder of images stays", "err", err)
 	}
 	s.finish(err)
+	if s.record != nil {
+		s.record.over()
+	}
 	s.looks.Wait()
 	if err := s.origin.close(); err != nil {
 		s.log.Warn("close snapshot", "err", err)
@@ -162,13 +174,22 @@ func (s *session) serve(ctx context.Context) error {
 	// The socket is of no use when the memory is dealt with, as after the death of a process in mid-restore.
 	serveCtx, stopServing := context.WithCancel(ctx)
 	defer stopServing()
+	s.serveCtx = serveCtx
 	var g sync.WaitGroup
 	var serveErr, runErr error
+	g.Go(func() { s.origin.readAhead(serveCtx, s.readAhead, s.request.Binds, s.sight) })
+	s.sight.preload(s.origin.layouts)
+	if s.record != nil {
+		s.looks.Go(func() { s.record.run(ctx) })
+	}
 	g.Go(func() {
 		if serveErr = criu.Serve(serveCtx, s.listener, s.pages, s.origin.layouts); serveErr == nil {
 			s.noteRunning()
+			if s.record != nil {
+				s.record.noteRunning()
+			}
 			if len(s.origin.fromPacks) > 0 {
-				s.looks.Go(func() { s.known.watch(ctx, s.origin, s.pages.Processes) })
+				s.looks.Go(func() { s.known.watch(ctx, s.origin, s.sight, s.pages.Processes) })
 			}
 		}
 	})
@@ -176,7 +197,6 @@ func (s *session) serve(ctx context.Context) error {
 		defer stopServing()
 		runErr = s.pages.Run(ctx)
 	})
-	g.Go(func() { s.origin.readAhead(serveCtx, s.readAhead, s.request.Binds, s.known) })
 	g.Wait()
 
 	switch st := s.pages.Stats(); {
@@ -188,6 +208,37 @@ func (s *session) serve(ctx context.Context) error {
 		return fmt.Errorf("pages that could not be had: %d, the last one: %s", st.PagesFailed, st.LastError)
 	}
 	return nil
+}
+
+// added is told of each process that the runtime has handed over.
+func (s *session) added(p restore.ProcessInfo) {
+	if s.record != nil {
+		s.record.add(p, s.origin.files(p.ID))
+	}
+	s.looks.Go(func() {
+		// Before that, to enter pages and to map files would keep each other waiting.
+		select {
+		case <-s.pages.Touched():
+		case <-s.serveCtx.Done():
+		}
+		s.sight.populate(s.serveCtx, s.origin, p, s.record != nil)
+	})
+}
+
+// hold is how long the processes are held at most.
+func (s *session) hold(usual time.Duration) time.Duration {
+	if s.record != nil {
+		return recordHold
+	}
+	return usual
+}
+
+// quiet is how long nothing is streamed; 0: as long as is usual.
+func (s *session) quiet() time.Duration {
+	if s.record != nil {
+		return s.record.lasts()
+	}
+	return 0
 }
 
 // noteRunning notes that the finish message has come.
@@ -280,7 +331,9 @@ func (s *session) info() control.Session {
 		},
 		Counters: control.Counters{
 			Faults: st.Faults, BytesDemand: st.BytesDemand, BytesStreamed: st.BytesStream, BytesZero: st.BytesZero,
+			BytesPreloaded: st.BytesPreload, DemandLate: st.DemandLate, DemandMissed: st.DemandMissed, Waited: st.Waited.Seconds(),
 		},
+		WorkingSet: s.sight.report(&st), Recording: s.record.info(),
 		FailedPage: s.origin.failedPage(),
 	}
 	if st.Processes == 0 {

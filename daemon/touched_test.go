@@ -17,7 +17,7 @@ func TestWhatIsTouchedIsRememberedByTheSnapshot(t *testing.T) {
 	var known touched
 	a, b := pagestore.Digest{1}, pagestore.Digest{2}
 	extents := []restore.Extent{{Addr: base, Pages: 10, Image: 100}, {Addr: base + 1<<30, Pages: 200, Image: 300}}
-	if known.knows(a) || known.imageRuns(a, extents) != nil || known.fileRuns(a) != nil {
+	if known.of(a) != nil || known.of(a).imageRuns(extents) != nil || known.of(a).fileRuns() != nil {
 		t.Error("something is known of a snapshot that was never restored")
 	}
 	add := func(pages ...uint64) {
@@ -25,32 +25,34 @@ func TestWhatIsTouchedIsRememberedByTheSnapshot(t *testing.T) {
 		for _, p := range pages {
 			s = s.add(p)
 		}
-		known.note(a, &touchedSet{image: s, files: map[string]pageSet{"/lib/x.so": s}})
+		known.note(a, &needs{image: s, files: map[string]pageSet{"/lib/x.so": s}})
 	}
 	add(99, 100, 101, 109, 110, 5000)
 	add(363, 364, 102, 499)
 	want := []pageRun{{100, 3}, {109, 1}, {363, 2}, {499, 1}}
-	if diff := cmp.Diff(want, known.imageRuns(a, extents), cmp.AllowUnexported(pageRun{})); diff != "" {
+	if diff := cmp.Diff(want, known.of(a).imageRuns(extents), cmp.AllowUnexported(pageRun{})); diff != "" {
 		t.Errorf("of the image, -want +got:\n%s", diff)
 	}
 	files := map[string][]pageRun{"/lib/x.so": {{99, 4}, {109, 2}, {363, 2}, {499, 1}, {5000, 1}}}
-	if diff := cmp.Diff(files, known.fileRuns(a), cmp.AllowUnexported(pageRun{})); diff != "" {
+	if diff := cmp.Diff(files, known.of(a).fileRuns(), cmp.AllowUnexported(pageRun{})); diff != "" {
 		t.Errorf("of files, -want +got:\n%s", diff)
 	}
 	some := []restore.Extent{{Pages: 6, Image: 100}, {Pages: 8, Image: 100}, {Pages: 8, Image: 98}} // three, three and four of them
-	if got := known.sparse(a, some); !cmp.Equal(got, []bool{false, true, false}) {
-		t.Errorf("sparse: %v", got)
+	for i, want := range []bool{false, true, false} {
+		if got := known.of(a).sparse(some[i]); got != want {
+			t.Errorf("%v sparse: %v", some[i], got)
+		}
+		if known.of(b).sparse(some[i]) {
+			t.Errorf("%v sparse, of a snapshot that was never restored", some[i])
+		}
 	}
-	if got := known.sparse(b, some); !cmp.Equal(got, []bool{false, false, false}) {
-		t.Errorf("sparse, of a snapshot that was never restored: %v", got)
-	}
-	if known.knows(b) {
+	if known.of(b) != nil {
 		t.Error("what is known of one snapshot is taken for another")
 	}
 	for i := range maxTouched {
-		known.note(pagestore.Digest{3, byte(i), byte(i >> 8)}, &touchedSet{})
+		known.note(pagestore.Digest{3, byte(i), byte(i >> 8)}, &needs{})
 	}
-	if known.knows(a) || len(known.sets) != maxTouched {
+	if known.of(a) != nil || len(known.sets) != maxTouched {
 		t.Errorf("%d snapshots are remembered, want the last %d", len(known.sets), maxTouched)
 	}
 }
@@ -80,10 +82,10 @@ func TestPagesThatAProcessHasAreSeen(t *testing.T) {
 		t.Fatal("this process cannot be looked at")
 	}
 	want := []pageRun{{7, 2}, {7 + 2047, 2}, {7 + n - 1, 1}}
-	if diff := cmp.Diff(want, known.imageRuns(o.digest, o.fromPacks[imagePID]), cmp.AllowUnexported(pageRun{})); diff != "" {
+	if diff := cmp.Diff(want, known.of(o.digest).imageRuns(o.fromPacks[imagePID]), cmp.AllowUnexported(pageRun{})); diff != "" {
 		t.Errorf("of the image, -want +got:\n%s", diff)
 	}
-	if diff := cmp.Diff(map[string][]pageRun{"/lib/x.so": {{64, 2}}}, known.fileRuns(o.digest), cmp.AllowUnexported(pageRun{})); diff != "" {
+	if diff := cmp.Diff(map[string][]pageRun{"/lib/x.so": {{64, 2}}}, known.of(o.digest).fileRuns(), cmp.AllowUnexported(pageRun{})); diff != "" {
 		t.Errorf("of files, -want +got:\n%s", diff)
 	}
 	for _, pid := range []int{0, 1 << 22} {

@@ -49,6 +49,15 @@ func (s *Snapshot) SetWorkingSet(ctx context.Context, w WorkingSet) error {
 	return nil
 }
 
+// SetHint replaces the hint alone: the packed copy stays as it is. It is a writer, with the errors of SetWorkingSet.
+func (s *Snapshot) SetHint(ctx context.Context, hint []byte) error {
+	c := &workingSetChange{hint: hint, parts: []string{hintFile}}
+	if err := s.change(ctx, c); err != nil {
+		return fmt.Errorf("set working set of %s: %w", s.info.Name, classify(err))
+	}
+	return nil
+}
+
 // DropWorkingSet deletes what SetWorkingSet keeps. Errors are as of that.
 func (s *Snapshot) DropWorkingSet(ctx context.Context) error {
 	if err := s.setWorkingSet(ctx, WorkingSet{}); err != nil {
@@ -58,16 +67,21 @@ func (s *Snapshot) DropWorkingSet(ctx context.Context) error {
 }
 
 func (s *Snapshot) setWorkingSet(ctx context.Context, w WorkingSet) error {
-	if len(w.Hint) > maxHintLen {
-		return fmt.Errorf("%w: hint of %d bytes, want at most %d", ErrInput, len(w.Hint), maxHintLen)
-	}
 	im, err := s.Image()
 	if err != nil {
 		return err
 	}
-	runs, err := im.hotRuns(w.Order)
-	if err != nil {
+	c := &workingSetChange{image: im, hint: w.Hint, parts: []string{hotFile, hintFile}}
+	if c.runs, err = im.hotRuns(w.Order); err != nil {
 		return err
+	}
+	return s.change(ctx, c)
+}
+
+// change carries a change out.
+func (s *Snapshot) change(ctx context.Context, c *workingSetChange) error {
+	if len(c.hint) > maxHintLen {
+		return fmt.Errorf("%w: hint of %d bytes, want at most %d", ErrInput, len(c.hint), maxHintLen)
 	}
 	unlock, err := s.store.lock(ctx)
 	if err != nil {
@@ -80,8 +94,8 @@ func (s *Snapshot) setWorkingSet(ctx context.Context, w WorkingSet) error {
 	if err := s.store.sweepStaging(s.ns); err != nil {
 		return err
 	}
-	c := &workingSetChange{fs: s.store.opts.fs, dir: filepath.Join(s.ns.staging(), uniqueName(s.info.Name.Snapshot))}
-	if err = c.stage(ctx, s, im, w.Hint, runs); err == nil {
+	c.fs, c.dir = s.store.opts.fs, filepath.Join(s.ns.staging(), uniqueName(s.info.Name.Snapshot))
+	if err = c.stage(ctx, s); err == nil {
 		err = c.publish(s.ns.snapshot(s.info.Name.Snapshot))
 	}
 	clean := durable.RemoveAll(c.fs, c.dir)
@@ -112,8 +126,13 @@ func (s *Snapshot) checkPlace() error {
 	return nil
 }
 
-// workingSetChange is one run of SetWorkingSet. The caller holds the lock.
+// workingSetChange is one run of SetWorkingSet or SetHint. The caller holds the lock.
 type workingSetChange struct {
+	parts []string // names of the files that are replaced, or deleted where there is nothing new
+	hint  []byte
+	runs  []hot.Run // of image
+	image *Image
+
 	fs  durable.FS
 	dir string // in staging
 
@@ -121,21 +140,21 @@ type workingSetChange struct {
 }
 
 // stage writes the new files, if there are any, to the staging folder.
-func (c *workingSetChange) stage(ctx context.Context, s *Snapshot, im *Image, hint []byte, runs []hot.Run) error {
-	if len(hint) == 0 && len(runs) == 0 {
+func (c *workingSetChange) stage(ctx context.Context, s *Snapshot) error {
+	if len(c.hint) == 0 && len(c.runs) == 0 {
 		return ctx.Err()
 	}
 	if err := c.fs.Mkdir(c.dir); err != nil {
 		return err
 	}
-	if len(runs) > 0 {
-		if err := im.writeHot(ctx, c.fs, filepath.Join(c.dir, hotFile), s.info.Digest, runs); err != nil {
+	if len(c.runs) > 0 {
+		if err := c.image.writeHot(ctx, c.fs, filepath.Join(c.dir, hotFile), s.info.Digest, c.runs); err != nil {
 			return err
 		}
 		c.staged = append(c.staged, hotFile)
 	}
-	if len(hint) > 0 {
-		if err := durable.Write(c.fs, filepath.Join(c.dir, hintFile), hint); err != nil {
+	if len(c.hint) > 0 {
+		if err := durable.Write(c.fs, filepath.Join(c.dir, hintFile), c.hint); err != nil {
 			return err
 		}
 		c.staged = append(c.staged, hintFile)
@@ -148,7 +167,7 @@ func (c *workingSetChange) stage(ctx context.Context, s *Snapshot, im *Image, hi
 
 // publish moves the staged files into the folder of the snapshot, and deletes there what has no successor.
 func (c *workingSetChange) publish(folder string) error {
-	for _, name := range []string{hotFile, hintFile} {
+	for _, name := range c.parts {
 		if slices.Contains(c.staged, name) {
 			if err := c.fs.Rename(filepath.Join(c.dir, name), filepath.Join(folder, name)); err != nil {
 				return err
@@ -183,6 +202,26 @@ func (s *Snapshot) readHint() ([]byte, error) {
 		return nil, corruptf("%s has more than %d bytes", hintFile, maxHintLen)
 	}
 	return hint, nil
+}
+
+// HintVersion tells one hint of a snapshot from another. The zero value stands for none.
+type HintVersion struct{ inode, modified, size int64 }
+
+// HintVersion returns that of the hint that there is now, at the cost of one look at the file.
+func (s *Snapshot) HintVersion() (HintVersion, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.closed {
+		return HintVersion{}, ErrClosed
+	}
+	var st unix.Stat_t
+	switch err := unix.Fstatat(int(s.dir.Fd()), hintFile, &st, unix.AT_SYMLINK_NOFOLLOW); {
+	case errors.Is(err, fs.ErrNotExist):
+		return HintVersion{}, nil
+	case err != nil:
+		return HintVersion{}, fmt.Errorf("look at working set of %s: %w", s.info.Name, err)
+	}
+	return HintVersion{int64(st.Ino), st.Mtim.Nano(), st.Size}, nil
 }
 
 // openBeside opens a file in the snapshot's folder, wherever that has been moved.

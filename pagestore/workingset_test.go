@@ -55,6 +55,44 @@ func TestWorkingSetIsKeptUntilItIsReplaced(t *testing.T) {
 	}
 }
 
+func TestHintIsReplacedAlone(t *testing.T) {
+	s := newStore(t)
+	mustImport(t, s, "a", seeds(1, 70))
+	snap := mustOpen(t, s, "a")
+	none, err := snap.HintVersion()
+	if err != nil || none != (HintVersion{}) {
+		t.Errorf("version where there is no hint: %+v, %v", none, err)
+	}
+	if err := snap.SetWorkingSet(t.Context(), WorkingSet{Hint: []byte("one"), Order: []PageRun{{3, 5}}}); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[HintVersion]bool{none: true}
+	for _, hint := range []string{"two", "six", ""} { // of the same size
+		version, err := snap.HintVersion()
+		if again, _ := snap.HintVersion(); err != nil || seen[version] || again != version {
+			t.Errorf("version before %q: %+v, %v", hint, version, err)
+		}
+		seen[version] = true
+		if err := snap.SetHint(t.Context(), []byte(hint)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := workingSetOf(s, "a")
+		if diff := cmp.Diff([]PageRun{{3, 5}}, got.Order); err != nil || diff != "" || string(got.Hint) != hint {
+			t.Errorf("%v, hint %q, copy (-want +got):\n%s", err, got.Hint, diff)
+		}
+	}
+	checkNoLeftovers(t, s)
+	if err := snap.SetHint(t.Context(), make([]byte, maxHintLen+1)); !errors.Is(err, ErrInput) {
+		t.Errorf("hint that is too large: %v", err)
+	}
+	if err := s.Remove(t.Context(), snap.Name()); err != nil {
+		t.Fatal(err)
+	}
+	if err := snap.SetHint(t.Context(), []byte("x")); !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrBeingRemoved) {
+		t.Errorf("hint of a snapshot that was removed: %v", err)
+	}
+}
+
 func TestDropLeavesTheSnapshotAsItWas(t *testing.T) {
 	s := newStore(t)
 	mustImport(t, s, "a", seeds(1, 70))

@@ -4,6 +4,7 @@ package restore
 
 import (
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -175,9 +176,24 @@ func TestTheQuietEndsByItself(t *testing.T) {
 func TestEachPageFaultsByItselfWhereThatIsAskedFor(t *testing.T) {
 	l := oneRegion(100, 60)
 	src := newTestSource(60)
-	f := begin(t, l, src, Options{Stream: StreamNone, SinglePages: true})
+	var mu sync.Mutex
+	demanded := make(map[uint64]int)
+	f := begin(t, l, src, Options{Stream: StreamNone, SinglePages: true, Demanded: func(image uint64, write bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if !write {
+			demanded[image]++
+		}
+	}})
 	f.Registered()
 	expect(t, f.target, at(0, 100), original(l, src))
+	mu.Lock()
+	defer mu.Unlock()
+	for image := range uint64(60) {
+		if demanded[image] != 1 {
+			t.Errorf("page %d was told of %d times", image, demanded[image])
+		}
+	}
 	if st := f.Stats(); st.DemandMissed != 60 || st.Waited <= 0 {
 		t.Errorf("%d faults for 60 pages with content, waited %v", st.DemandMissed, st.Waited)
 	}

@@ -400,6 +400,10 @@ func (r *reader) fault(a *addressSpace, m *uffd.Message, now time.Time) {
 	if !a.s.opts.SinglePages {
 		f.want = a.around.want(addr, f.want.write)
 	}
+	if !a.s.own.touched {
+		a.s.own.touched = true
+		a.s.noteTouched()
+	}
 	if a.s.holding() {
 		a.s.holdFault(f)
 		return

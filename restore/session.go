@@ -71,6 +71,9 @@ type Session struct {
 	poked  atomic.Bool            // the reader has been told to look at the session, and has not yet
 	own    readerState            // owned by the reader
 
+	// touchedCh is closed by the reader with the first fault, or by Registered.
+	touchedCh chan struct{}
+	touched   sync.Once // guards the closing of touchedCh
 	// registeredCh is closed by Registered: ENOENT is final from then on.
 	registeredCh chan struct{}
 	// drainCh is closed by Drain: the rate no longer counts.
@@ -109,12 +112,13 @@ type readerState struct {
 	served   bool                        // the reader has it
 	loaders  int                         // that were started
 	streamed bool                        // stream workers were started
+	touched  bool                        // a fault has been read
 }
 
 // NewSession returns a session without processes. If processes are added, Run must be called, also if the restore comes to
 // nothing (Abort).
 func NewSession(opts *Options) (*Session, error) {
-	s := &Session{opts: *opts, registeredCh: make(chan struct{}), drainCh: make(chan struct{}), loads: make(chan loadRequest, 256)}
+	s := &Session{opts: *opts, touchedCh: make(chan struct{}), registeredCh: make(chan struct{}), drainCh: make(chan struct{}), loads: make(chan loadRequest, 256)}
 	s.failures.pages = make(map[failedPage]bool)
 	if err := s.opts.setDefaults(); err != nil {
 		return nil, err
@@ -183,6 +187,7 @@ func (s *Session) Registered() {
 	if !s.registered {
 		s.registered = true
 		close(s.registeredCh)
+		s.noteTouched()
 		s.beginQuietLocked()
 		s.poke()
 	}
@@ -291,6 +296,12 @@ func (s *Session) end() {
 	s.added = nil
 	s.work.Broadcast()
 }
+
+// Touched returns a channel that is closed when the first process has touched its memory, or all are registered: what the restorer maps is
+// mapped by then, and to look into the process does not keep it from that.
+func (s *Session) Touched() <-chan struct{} { return s.touchedCh }
+
+func (s *Session) noteTouched() { s.touched.Do(func() { close(s.touchedCh) }) }
 
 // isRegistered reports whether Registered has been called.
 func (s *Session) isRegistered() bool {

@@ -134,7 +134,7 @@ func (a *addressSpace) install(w want) (outcome, uint64) {
 	}
 	o, bytes := a.settle(w.addr, res, classDemand)
 	if o == installed {
-		a.countDemand(pl.image)
+		a.countDemand(pl.image, w.write)
 	}
 	return o, bytes
 }

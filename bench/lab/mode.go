@@ -56,12 +56,15 @@ func (l *Lab) mode(ctx context.Context, name Mode) (mode, error) {
 	case CRIULazy:
 		return criuLazy{}, nil
 	case Thaw:
-		d, err := l.startThawd(ctx, "thawd")
+		d, err := l.startThawd(ctx, "thawd", "--record-share", "0")
+		return &thawMode{thawd: d, stream: control.StreamAll, mapped: true, use: control.WorkingSetIgnored}, err
+	case ThawSet:
+		d, err := l.startThawd(ctx, "thawd-set", "--record-share", "0")
 		return &thawMode{thawd: d, stream: control.StreamAll, mapped: true}, err
 	case Floor:
 		// A thawd that brings nothing before it is asked: what is measured is the restore alone.
-		d, err := l.startThawd(ctx, "thawd-floor", "--read-ahead", "0")
-		return &thawMode{thawd: d, stream: control.StreamNone}, err
+		d, err := l.startThawd(ctx, "thawd-floor", "--read-ahead", "0", "--record-share", "0")
+		return &thawMode{thawd: d, stream: control.StreamNone, use: control.WorkingSetIgnored}, err
 	}
 	return nil, fmt.Errorf("no mode is called %q", name)
 }

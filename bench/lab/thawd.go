@@ -118,10 +118,12 @@ type thawMode struct {
 	thawd  *thawd
 	stream control.Stream
 	mapped bool // let memory be mapped from the packs
+	record bool // have recorded what is touched
+	use    control.WorkingSetUse
 }
 
 func (m *thawMode) restore(ctx context.Context, t *trial) error {
-	request := control.SessionRequest{Snapshot: t.frozen.name, WorkDir: t.work, Stream: m.stream}
+	request := control.SessionRequest{Snapshot: t.frozen.name, WorkDir: t.work, Stream: m.stream, Record: m.record, WorkingSet: m.use}
 	if m.mapped {
 		request.Binds = []control.Bind{{Source: t.lab.packs(), Target: packsTarget}, {Source: t.lab.config.Rootfs, Target: "/"}}
 	}

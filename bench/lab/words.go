@@ -12,12 +12,14 @@ const (
 	CRIULazy Mode = "criu-lazy"
 	// Thaw restores with runc and CRIU; thawd brings the memory.
 	Thaw Mode = "thaw"
+	// ThawSet is Thaw with the working set that was learned by [Lab.Optimize].
+	ThawSet Mode = "thaw-set"
 	// Floor restores the skeleton until the process runs, and goes no further: it has no memory and no response.
 	Floor Mode = "floor"
 )
 
 // Modes lists all modes in the order in which reports show them.
-func Modes() []Mode { return []Mode{Cold, CRIUEager, CRIULazy, Thaw, Floor} }
+func Modes() []Mode { return []Mode{Cold, CRIUEager, CRIULazy, Thaw, ThawSet, Floor} }
 
 // Cache is the state of the page cache before a run.
 type Cache string

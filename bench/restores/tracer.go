@@ -118,7 +118,7 @@ func newProgram(parts *lab.Parts, w *lab.Workload) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	line, err := json.Marshal(map[string][]string{"sentences": w.Sentences})
+	line, err := json.Marshal(map[string][]string{"sentences": w.Request.Sentences})
 	return &program{parts, string(text), w.Args, append(line, '\n')}, err
 }
 

@@ -22,6 +22,7 @@ type restoreFlags struct {
 	workDir      string
 	stdio        string
 	detach       bool
+	noSet        bool
 	copyAll      bool
 }
 
@@ -53,6 +54,7 @@ with its exit status (128 and the signal's number if a signal ended it).`,
 	f.StringVar(&r.workDir, "work-dir", "", "folder for the socket and the runtime's logs (default: thawd makes one)")
 	f.StringVar(&r.stdio, "stdio", "", "a container's standard streams: inherit ours, or null (default: inherit, null with --detach)")
 	f.BoolVarP(&r.detach, "detach", "d", false, "return as soon as the process runs")
+	f.BoolVar(&r.noSet, "no-working-set", false, "bring memory as if nothing were known of what the process needs first")
 	a.toolFlags(cmd)
 	cmd.MarkFlagsRequiredTogether("bundle", "id")
 	mustMark(cmd.MarkFlagDirname("bundle"))
@@ -100,6 +102,9 @@ func (a *app) restore(ctx context.Context, name string, r *restoreFlags) error {
 // thawOptions makes the options of the flags.
 func (a *app) thawOptions(name string, r *restoreFlags) (snapshot.ThawOptions, error) {
 	o := snapshot.ThawOptions{Copy: r.copyAll, Session: control.SessionRequest{Snapshot: name, Stream: control.Stream(r.stream)}}
+	if r.noSet {
+		o.Session.WorkingSet = control.WorkingSetIgnored
+	}
 	var err error
 	if o.Session.RateBytesPerSecond, err = cli.ParseBytes(r.rate); err != nil {
 		return o, err

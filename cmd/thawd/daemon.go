@@ -26,11 +26,20 @@ func newDaemon(o *serveOptions, store *pagestore.Store, g restore.Guard, log *sl
 	opts := &daemon.Options{
 		Server: restore.ServerOptions{Readers: o.readers, Wait: wait},
 		Store:  store, RunDir: o.runDir, Version: cli.Version, ConnectTimeout: o.connectTimeout,
-		MaxSessions: o.maxSessions, History: o.history, ReadAhead: int64(readAhead), Guard: g, Failure: failure, Logger: log,
+		MaxSessions: o.maxSessions, History: o.history, ReadAhead: int64(readAhead), Hold: o.hold, RecordShare: o.recordShare, Guard: g, Failure: failure, Logger: log,
+	}
+	if o.recordShare < 0 || o.recordShare > 1 {
+		return nil, cli.Usagef("--record-share is %g: it must be from 0 to 1", o.recordShare)
 	}
 	// On the command line 0 means none, and in Options the default.
 	if opts.ReadAhead == 0 {
 		opts.ReadAhead = -1
+	}
+	if opts.Hold == 0 {
+		opts.Hold = -1
+	}
+	if opts.RecordShare == 0 {
+		opts.RecordShare = -1
 	}
 	if opts.History == 0 {
 		opts.History = -1

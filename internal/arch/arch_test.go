@@ -31,7 +31,7 @@ var mayImport = map[string][]string{
 	"thaw/doctor":                    {"thaw/uffd", "thaw/checkpoint", "thaw/restore/tracer/..."},
 	"thaw/control":                   {},
 	"thaw/daemon":                    {"thaw/control", "thaw/pagestore", "thaw/restore/...", "thaw/uffd", "thaw/internal/..."},
-	"thaw/snapshot":                  {"thaw/checkpoint", "thaw/control", "thaw/pagestore", "thaw/restore/criu"},
+	"thaw/snapshot":                  {"thaw/checkpoint", "thaw/control", "thaw/pagestore", "thaw/restore/criu", "thaw/restore/workingset"},
 	"thaw/bench/demo/...":            {"thaw/bench/...", "thaw/checkpoint", "thaw/control", "thaw/internal/..."},
 	"thaw/bench/result":              {},
 	"thaw/bench/htmlreport":          {"thaw/bench/result"},

@@ -61,7 +61,7 @@ func FromTrace(t *trace.Trace, o *TraceOptions) (*Recording, error) {
 		if m == nil {
 			continue
 		}
-		out := Touch{Time: touch.Time - o.Running, Phase: o.phase(touch.Time), Write: touch.Write}
+		out := Touch{Time: touch.Time - o.Running, Phase: o.PhaseAt(touch.Time), Write: touch.Write}
 		if e := find(m.Extents, touch.Addr, Extent.place); e != nil {
 			out.Page = e.Image + (touch.Addr-e.Addr)/PageSize
 			r.Image = append(r.Image, out)
@@ -101,7 +101,8 @@ func (o *TraceOptions) memory(t *trace.Trace) map[uint32]*Memory {
 	return all
 }
 
-func (o *TraceOptions) phase(at time.Duration) Phase {
+// PhaseAt returns the phase of a time since the start of the trace.
+func (o *TraceOptions) PhaseAt(at time.Duration) Phase {
 	switch {
 	case o.Answered != 0 && at >= o.Answered:
 		return PhaseLater

@@ -117,7 +117,7 @@ func TestPhasesOfMarksThatAreNotKnown(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := &TraceOptions{Ready: tt.ready, Answered: tt.answered}
-			if got := [3]Phase{o.phase(5 * ms), o.phase(15 * ms), o.phase(25 * ms)}; got != tt.want {
+			if got := [3]Phase{o.PhaseAt(5 * ms), o.PhaseAt(15 * ms), o.PhaseAt(25 * ms)}; got != tt.want {
 				t.Errorf("phases are %v, want %v", got, tt.want)
 			}
 		})

@@ -145,6 +145,7 @@ var causes = []struct {
 	{control.CodeBeingRemoved, Busy, ""},
 	{control.CodeInUse, Busy, ""},
 	{control.CodeWouldLoseMemory, Busy, ""},
+	{control.CodeNotRecorded, Failure, ""},
 	{control.CodeDraining, Busy, ""},
 	{control.CodeTooMany, Busy, ""},
 	{control.CodePermission, Permission, ""},

@@ -1,0 +1,128 @@
+package daemon
+
+import "thaw/restore"
+
+// maxFilePages bounds what is looked at of one file, and of all files of a process together: 4 GiB. Libraries are smaller, and a
+// process may map any number at any offset.
+const maxFilePages = 1 << 20
+
+// needs is what the processes of a snapshot touch soon after their restore: pages of its image, and of files by their path for the
+// processes. It is immutable once it is made. A nil one says that nothing is known.
+type needs struct {
+	image pageSet
+	files map[string]pageSet
+}
+
+// union returns what is in either, which may be nil.
+func (n *needs) union(o *needs) *needs {
+	out := &needs{files: make(map[string]pageSet)}
+	for _, part := range []*needs{n, o} {
+		if part == nil {
+			continue
+		}
+		out.image = out.image.union(part.image)
+		for path, pages := range part.files {
+			out.files[path] = out.files[path].union(pages)
+		}
+	}
+	return out
+}
+
+// imageRuns returns the pages of the image among the extents that are touched.
+func (n *needs) imageRuns(extents []restore.Extent) []pageRun {
+	if n == nil {
+		return nil
+	}
+	var out []pageRun
+	for _, e := range extents {
+		out = append(out, n.image.runs(e.Image, e.Pages)...)
+	}
+	return out
+}
+
+// sparse reports whether little of an extent is touched: the pages around one that is wanted are not worth reading then. Of an
+// extent that is touched for the most part they are, because what comes from the disk in single pages comes slowly.
+func (n *needs) sparse(e restore.Extent) bool {
+	return n != nil && n.image.count(e.Image, e.Pages) < e.Pages/2
+}
+
+// fileRuns returns the pages of files that are touched, by path; nil if nothing is known.
+func (n *needs) fileRuns() map[string][]pageRun {
+	if n == nil {
+		return nil
+	}
+	out := make(map[string][]pageRun, len(n.files))
+	for path, pages := range n.files {
+		out[path] = pages.all()
+	}
+	return out
+}
+
+// A pageSet has a bit for each page of an image or a file.
+type pageSet []uint64
+
+func (s pageSet) has(page uint64) bool {
+	return page/64 < uint64(len(s)) && s[page/64]&(1<<(page%64)) != 0
+}
+
+// count returns how many of the n pages from first on are in the set.
+func (s pageSet) count(first, n uint64) (found uint64) {
+	for p := first; p < first+n; p++ {
+		if s.has(p) {
+			found++
+		}
+	}
+	return found
+}
+
+// add returns s with a page.
+func (s pageSet) add(page uint64) pageSet {
+	if need := page/64 + 1; need > uint64(len(s)) {
+		s = append(s, make([]uint64, need-uint64(len(s)))...)
+	}
+	s[page/64] |= 1 << (page % 64)
+	return s
+}
+
+// union returns a set of the pages of both.
+func (s pageSet) union(o pageSet) pageSet {
+	out := make(pageSet, max(len(s), len(o)))
+	copy(out, s)
+	for i, word := range o {
+		out[i] |= word
+	}
+	return out
+}
+
+// A pageRun is n pages from page first on.
+type pageRun struct{ first, n uint64 }
+
+// runs returns the pages of the set from first on, n at most, as runs.
+func (s pageSet) runs(first, n uint64) []pageRun {
+	var out []pageRun
+	for p := first; p < first+n; p++ {
+		if !s.has(p) {
+			continue
+		}
+		begin := p
+		for p++; p < first+n && s.has(p); p++ {
+		}
+		out = append(out, pageRun{begin, p - begin})
+	}
+	return out
+}
+
+// all returns all pages of the set as runs.
+func (s pageSet) all() []pageRun { return s.runs(0, uint64(len(s))*64) }
+
+// addRun returns s with n pages from page first on.
+func (s pageSet) addRun(first, n uint64) pageSet {
+	if n == 0 {
+		return s
+	}
+	s = s.add(first + n - 1)
+	for p := first; p < first+n; p++ {
+		s[p/64] |= 1 << (p % 64)
+	}
+	return s
+}
