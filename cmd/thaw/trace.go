@@ -30,7 +30,7 @@ can be merged.`,
   thaw trace show web.trace
   thaw trace merge -o web.ws tuesday.ws monday.ws`,
 	}
-	cmd.AddCommand(newTraceRecord(a), newTraceShow(a), newTraceMerge(a))
+	cmd.AddCommand(newTraceRecord(a), newTraceShow(a), newTraceMerge(a), newTraceDrop(a))
 	return cmd
 }
 

@@ -16,16 +16,17 @@ import (
 	"thaw/cmd/internal/cli"
 	"thaw/cmd/internal/tracepage"
 	"thaw/internal/durable"
+	"thaw/pagestore"
 	"thaw/restore/tracer/trace"
 	"thaw/restore/workingset"
 )
 
 func newTraceShow(a *app) *cobra.Command {
-	var page string
+	var page, snapshot string
 	cmd := &cobra.Command{
-		Use:   "show FILE",
+		Use:   "show (FILE | --snapshot NAME)",
 		Short: "Show what a trace or a working set says",
-		Long: `Shows what is in a trace, or in a working set.
+		Long: `Shows what is in a trace, or in a working set: that of a file, or of a snapshot in the store.
 
 Of a trace: from where in the kernel it was recorded and what cannot be seen from there, how many pages were touched, when, by
 whom, and in which mappings. Pages are counted once for each address space. READ and WRITTEN say what the first touch was, LATER counts
@@ -38,15 +39,25 @@ START, REQUEST and LATER say whether that is before the first request is made, u
 Both are drawn as well, each column with the pages of one span of time, which lasts until twice the time of the one before.`,
 		Example: `  thaw trace show web.trace
   thaw trace show web.ws --html web.html
+  thaw trace show --snapshot web
   thaw trace show web.trace --json`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 1 {
+			if snapshot == "" && len(args) != 1 {
 				return fmt.Errorf("%s takes one file, and got %d arguments", cmd.CommandPath(), len(args))
+			}
+			if snapshot != "" && len(args) > 0 {
+				return fmt.Errorf("%s takes either a file or --snapshot", cmd.CommandPath())
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error { return a.traceShow(args[0], page) },
+		RunE: func(_ *cobra.Command, args []string) error {
+			if snapshot != "" {
+				return a.showSnapshot(snapshot, page)
+			}
+			return a.traceShow(args[0], page)
+		},
 	}
+	cmd.Flags().StringVar(&snapshot, "snapshot", "", "show the working set of this snapshot")
 	cmd.Flags().StringVar(&page, "html", "", "write a page with pictures to this file instead; one that exists is replaced")
 	mustMark(cmd.MarkFlagFilename("html"))
 	return cmd
@@ -80,6 +91,18 @@ func (a *app) traceShow(name, page string) error {
 	}
 	s := shownTrace(name, info.Size(), t)
 	return a.show(s, func(w io.Writer) { s.write(w, t) }, func() *tracepage.Page { return s.page(t) }, page)
+}
+
+// showSnapshot shows the working set of a snapshot.
+func (a *app) showSnapshot(name, page string) error {
+	return a.withSnapshot(name, func(snap *pagestore.Snapshot) error {
+		set, size, err := setOf(snap)
+		if err != nil {
+			return err
+		}
+		s := shownSetOf(snap.Name().String(), size, set)
+		return a.show(s, s.write, s.page, page)
+	})
 }
 
 // show prints v as JSON or text; with a name for the page it writes that instead of the text.

@@ -2,10 +2,12 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -17,48 +19,144 @@ import (
 	"thaw/cmd/internal/cli"
 	"thaw/cmd/internal/tracepage"
 	"thaw/internal/durable"
+	"thaw/pagestore"
 	"thaw/restore/workingset"
 )
 
 func newTraceMerge(a *app) *cobra.Command {
-	var output string
+	var output, into string
 	cmd := &cobra.Command{
-		Use:   "merge -o FILE SET...",
+		Use:   "merge (-o FILE | --into NAME) SET...",
 		Short: "Merge working sets of a snapshot",
 		Long: `Merges working sets of the same snapshot into one, as if one host had recorded all restores. Name the newest set first: where
-there is room for 32 recordings of a page, it is the last ones that count.`,
-		Example: `  thaw trace merge -o web.ws tuesday.ws monday.ws`,
+there is room for 32 recordings of a page, it is the last ones that count.
+
+With --into they are merged into the working set that the snapshot has, as newer ones; to pack its pages anew afterwards, see thaw snapshot
+optimize --pack-only.`,
+		Example: `  thaw trace merge -o web.ws tuesday.ws monday.ws
+  thaw trace merge --into web other-node.ws`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return fmt.Errorf("%s takes the files of working sets, and got none", cmd.CommandPath())
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error { return a.traceMerge(args, output) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if into != "" {
+				return a.mergeInto(cmd.Context(), into, args)
+			}
+			return a.traceMerge(args, output)
+		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write; one that exists is replaced")
-	mustMark(cmd.MarkFlagRequired("output"))
+	cmd.Flags().StringVar(&into, "into", "", "snapshot whose working set the others become a part of")
+	cmd.MarkFlagsOneRequired("output", "into")
+	cmd.MarkFlagsMutuallyExclusive("output", "into")
 	mustMark(cmd.MarkFlagFilename("output"))
 	return cmd
+}
+
+func newTraceDrop(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "drop NAME",
+		Short: "Forget the working set of a snapshot",
+		Long: `Deletes the working set of a snapshot and the packed copy of its pages. The snapshot stays as it is: restores bring its memory as if
+nothing were known of what is needed first, until something has been learned again.`,
+		Example: `  thaw trace drop web`,
+		Args:    oneName,
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.traceDrop(cmd.Context(), args[0]) },
+	}
+}
+
+// dropped is what trace drop prints.
+type dropped struct {
+	Snapshot    string `json:"snapshot"`
+	HintBytes   int64  `json:"hint_bytes"`
+	PackedBytes int64  `json:"packed_bytes"`
+}
+
+func (a *app) traceDrop(ctx context.Context, name string) error {
+	return a.withSnapshot(name, func(snap *pagestore.Snapshot) error {
+		out := dropped{Snapshot: snap.Name().String()}
+		out.HintBytes, out.PackedBytes = snap.WorkingSetBytes()
+		if err := snap.DropWorkingSet(ctx); err != nil {
+			return err
+		}
+		return a.print(out, func(w io.Writer) {
+			fmt.Fprintf(w, "%s: working set of %s dropped\n", out.Snapshot, cli.Bytes(uint64(out.HintBytes+out.PackedBytes)))
+		})
+	})
+}
+
+// withSnapshot leases a snapshot while do runs.
+func (a *app) withSnapshot(name string, do func(*pagestore.Snapshot) error) (err error) {
+	parsed, err := pagestore.ParseName(name)
+	if err != nil {
+		return err
+	}
+	store, err := a.openStore()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	snap, err := store.Snapshot(parsed)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, snap.Close()) }()
+	return do(snap)
+}
+
+// setOf reads the working set of a snapshot.
+func setOf(snap *pagestore.Snapshot) (set *workingset.Set, size int64, err error) {
+	data, err := snap.WorkingSet()
+	if err != nil {
+		return nil, 0, err
+	}
+	if set, err = workingset.Decode(data); err == nil {
+		err = set.Match(snap.Digest(), snap.Info().Pages)
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("working set of %s: %w", snap.Name(), err)
+	}
+	return set, int64(len(data)), nil
+}
+
+// mergeInto merges working sets into that of a snapshot.
+func (a *app) mergeInto(ctx context.Context, name string, files []string) error {
+	merged, err := mergeFiles(files)
+	if err != nil {
+		return err
+	}
+	return a.withSnapshot(name, func(snap *pagestore.Snapshot) error {
+		known, _, err := setOf(snap)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			known = workingset.NewSet(snap.Digest(), snap.Info().Pages)
+		case err != nil:
+			return err
+		}
+		if merged, err = workingset.Merge(merged, known); err != nil {
+			return fmt.Errorf("merge %s into %s: %w", files[0], snap.Name(), err)
+		}
+		data, err := merged.Encode(nil)
+		if err != nil {
+			return err
+		}
+		if err := snap.SetHint(ctx, data); err != nil {
+			return err
+		}
+		return a.tellMerged(snap.Name().String(), int64(len(data)), merged)
+	})
 }
 
 func (a *app) traceMerge(files []string, output string) error {
 	if err := isFolder(filepath.Dir(output)); err != nil {
 		return fmt.Errorf("write %s: %w", output, err)
 	}
-	var merged *workingset.Set
-	for _, name := range files {
-		set, err := readSet(name)
-		if err != nil {
-			return err
-		}
-		if merged == nil {
-			merged = set
-			continue
-		}
-		if merged, err = workingset.Merge(merged, set); err != nil {
-			return fmt.Errorf("merge %s with %s: %w", name, files[0], err)
-		}
+	merged, err := mergeFiles(files)
+	if err != nil {
+		return err
 	}
 	data, err := merged.Encode(nil)
 	if err != nil {
@@ -67,10 +165,32 @@ func (a *app) traceMerge(files []string, output string) error {
 	if err := durable.Replace(durable.Disk, output, data); err != nil {
 		return fmt.Errorf("write %s: %w", output, err)
 	}
-	s := shownSetOf(output, int64(len(data)), merged)
+	return a.tellMerged(output, int64(len(data)), merged)
+}
+
+func (a *app) tellMerged(name string, size int64, merged *workingset.Set) error {
+	s := shownSetOf(name, size, merged)
 	return a.print(s, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: %s from %d recordings\n", output, countedPages(s.brought()), merged.Learned())
+		fmt.Fprintf(w, "%s: %s from %d recordings\n", name, countedPages(s.brought()), merged.Learned())
 	})
+}
+
+// mergeFiles merges the working sets of files, the newest first.
+func mergeFiles(files []string) (merged *workingset.Set, err error) {
+	for _, name := range files {
+		set, err := readSet(name)
+		if err != nil {
+			return nil, err
+		}
+		if merged == nil {
+			merged = set
+			continue
+		}
+		if merged, err = workingset.Merge(merged, set); err != nil {
+			return nil, fmt.Errorf("merge %s with %s: %w", name, files[0], err)
+		}
+	}
+	return merged, nil
 }
 
 func readSet(name string) (*workingset.Set, error) {
