@@ -111,6 +111,9 @@ func start(t *testing.T, store *pagestore.Store, opts *Options) *running {
 	if opts == nil {
 		opts = &Options{}
 	}
+	if opts.RecordShare == 0 {
+		opts.RecordShare = -1 // tests leave nothing to chance
+	}
 	opts.Store, opts.RunDir = store, shortDir(t)
 	d, err := New(opts)
 	if err != nil {

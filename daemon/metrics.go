@@ -19,6 +19,7 @@ type metrics struct {
 	failed   prometheus.Counter     // pages
 
 	hintsRefused prometheus.Counter // working sets that could not be used
+	sets         *workingSetMetrics // of sessions that have ended
 
 	daemon   *Daemon // for counting sessions
 	outcomes map[control.State]prometheus.Counter
@@ -54,6 +55,7 @@ func newMetrics(d *Daemon) *metrics {
 			Name: "thaw_failed_pages_total",
 			Help: "Pages whose content could not be had, of sessions that have ended.",
 		}),
+		sets: newWorkingSetMetrics(),
 		hintsRefused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "thaw_working_sets_refused_total",
 			Help: "Restores whose snapshot has a working set that cannot be used: it is broken, or another snapshot's.",
@@ -96,6 +98,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.complete.Describe(ch)
 	m.failed.Describe(ch)
 	m.hintsRefused.Describe(ch)
+	m.sets.Describe(ch)
 }
 
 // Collect implements [prometheus.Collector].
@@ -111,12 +114,14 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	m.complete.Collect(ch)
 	m.failed.Collect(ch)
 	m.hintsRefused.Collect(ch)
+	m.sets.Collect(ch)
 }
 
 // sessionEnded counts a session that has ended.
 func (m *metrics) sessionEnded(s *control.Session) {
 	m.outcomes[s.State].Inc()
 	m.failed.Add(float64(s.Progress.PagesFailed))
+	m.sets.sessionEnded(s)
 	since := func(t *time.Time) float64 { return t.Sub(s.Created).Seconds() }
 	if s.Running != nil {
 		m.restored.Observe(since(s.Running))

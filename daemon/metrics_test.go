@@ -86,3 +86,33 @@ func TestMetricsCountWhatHappened(t *testing.T) {
 		t.Logf("there are: %s", strings.Join(slices.Sorted(maps.Keys(got)), "\n"))
 	}
 }
+
+func TestMetricsTellWhatWorkingSetsAreWorth(t *testing.T) {
+	m, registry := newWorkingSetMetrics(), prometheus.NewRegistry()
+	registry.MustRegister(m)
+	share := 0.9
+	m.sessionEnded(&control.Session{
+		Counters:   control.Counters{DemandLate: 3, DemandMissed: 4, Waited: 0.5},
+		WorkingSet: &control.WorkingSetReport{PagesBeforeRun: 10, PagesBehind: 20, Held: 0.01, HeldInVain: true},
+		Recording:  &control.RecordingReport{State: control.RecordingLearned, Precision: &share, Recall: &share},
+	})
+	m.sessionEnded(&control.Session{Recording: &control.RecordingReport{State: control.RecordingFailed}})
+	got := values(t, registry)
+	for name, want := range map[string]float64{
+		`thaw_working_set_pages_total{when="before_run"}`: 10,
+		`thaw_working_set_pages_total{when="behind"}`:     20,
+		`thaw_demand_pages_total{cause="late"}`:           3,
+		`thaw_demand_pages_total{cause="missed"}`:         4,
+		`thaw_fault_wait_seconds_total`:                   0.5,
+		`thaw_hold_seconds`:                               1,
+		`thaw_holds_in_vain_total`:                        1,
+		`thaw_recordings_total{state="learned"}`:          1,
+		`thaw_recordings_total{state="failed"}`:           1,
+		`thaw_working_set_precision_ratio`:                1,
+		`thaw_working_set_recall_ratio`:                   1,
+	} {
+		if v, ok := got[name]; !ok || v != want {
+			t.Errorf("%s = %v (there: %v), want %v", name, v, ok, want)
+		}
+	}
+}

@@ -116,7 +116,7 @@ func (r *recording) run(ctx context.Context) {
 	r.client = client
 	close(r.ready)
 	if err != nil {
-		r.fail(fmt.Errorf("recorder: %w", err))
+		r.fail(fmt.Errorf("recorder: %w", advise(err)))
 		return
 	}
 	defer client.Close()
@@ -127,6 +127,17 @@ func (r *recording) run(ctx context.Context) {
 	if err != nil {
 		r.fail(err)
 	}
+}
+
+// advise says what to do if the recorder cannot be started.
+func advise(err error) error {
+	switch {
+	case errors.Is(err, tracer.ErrNotPermitted):
+		return fmt.Errorf("%w: grant thawd CAP_BPF and CAP_PERFMON, or have it record nothing (--record-share 0)", err)
+	case errors.Is(err, tracer.ErrNotSupported):
+		return fmt.Errorf("%w: thaw doctor says what this kernel lacks; thawd serve --record-share 0 records nothing", err)
+	}
+	return err
 }
 
 // fail notes why nothing was learned.

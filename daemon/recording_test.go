@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"thaw/control"
 	"thaw/internal/testenv"
 	"thaw/pagestore"
+	"thaw/restore/tracer"
 	"thaw/restore/workingset"
 )
 
@@ -184,6 +187,17 @@ func await(t *testing.T, what string, so func() bool) {
 	for deadline := time.Now().Add(patience); !so(); runtime.Gosched() {
 		if time.Now().After(deadline) {
 			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+func TestRecorderThatCannotBeHadSaysWhatToGrant(t *testing.T) {
+	for err, want := range map[error]string{
+		fmt.Errorf("attach: %w", tracer.ErrNotPermitted): "CAP_BPF",
+		fmt.Errorf("attach: %w", tracer.ErrNotSupported): "thaw doctor",
+	} {
+		if got := advise(err); !errors.Is(got, errors.Unwrap(err)) || !strings.Contains(got.Error(), want) {
+			t.Errorf("advice on %q: %q, want that it says %q", err, got, want)
 		}
 	}
 }

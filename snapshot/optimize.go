@@ -48,8 +48,8 @@ type OptimizeReport struct {
 	Duration    time.Duration // of all
 }
 
-// errNoRecording says that thawd did not record.
-var errNoRecording = errors.New("nothing was recorded")
+// ErrNotRecorded says that thawd could not record what a restored process touches, or could not learn from it.
+var ErrNotRecorded = errors.New("nothing was recorded")
 
 // Optimize restores a snapshot some times, has recorded what is touched until a request is answered, and packs the pages of the working set
 // that is learned so that they are read in one go. Nothing of the restored processes is left.
@@ -126,7 +126,7 @@ func ask(ctx context.Context, client *control.Client, t *Thawed, request string,
 func notRecorded(ctx context.Context, client *control.Client, id string, err error) error {
 	s, sessionErr := client.Session(ctx, id)
 	if sessionErr == nil && s.Recording != nil && s.Recording.Error != "" {
-		return fmt.Errorf("%w: %s", errNoRecording, s.Recording.Error)
+		return fmt.Errorf("%w: %s", ErrNotRecorded, s.Recording.Error)
 	}
 	return err
 }
@@ -153,9 +153,9 @@ func recorded(ctx context.Context, client *control.Client, id string) (*control.
 		case err != nil:
 			return nil, err
 		case s.Recording == nil:
-			return nil, errNoRecording
+			return nil, ErrNotRecorded
 		case s.Recording.State == control.RecordingFailed:
-			return nil, fmt.Errorf("%w: %s", errNoRecording, s.Recording.Error)
+			return nil, fmt.Errorf("%w: %s", ErrNotRecorded, s.Recording.Error)
 		case s.Recording.State.Ended():
 			return s.Recording, nil
 		}

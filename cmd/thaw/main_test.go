@@ -147,7 +147,7 @@ type server struct {
 func (p *place) serve(t *testing.T, args ...string) *server {
 	t.Helper()
 	ready := listenNotify(t)
-	s := &server{cmd: p.command("thawd", append([]string{"serve"}, args...)...), log: &bytes.Buffer{}, ended: make(chan struct{})}
+	s := &server{cmd: p.command("thawd", append([]string{"serve", "--record-share", "0"}, args...)...), log: &bytes.Buffer{}, ended: make(chan struct{})}
 	s.cmd.Env = append(s.cmd.Env, "NOTIFY_SOCKET="+ready.path)
 	s.cmd.Stderr = s.log
 	if err := s.cmd.Start(); err != nil {

@@ -18,7 +18,7 @@ func optimizedTarget(t *testing.T) (*place, *frozen, *server, optimized) {
 	p := newPlace(t)
 	p.useCRIU(t)
 	f := startTarget(t, p)
-	s := p.serve(t, "--record-share", "0")
+	s := p.serve(t)
 	p.freeze(t, f, "web")
 	<-f.gone
 	var o optimized
@@ -49,6 +49,9 @@ func TestASnapshotIsOptimized(t *testing.T) {
 		t.Helper()
 		var back restored
 		p.must(t, &back, append([]string{"restore", "web", "--detach", "--json"}, more...)...)
+		if (back.WorkingSet != nil) != want {
+			t.Errorf("restore %q printed the working set %+v, want one: %v", more, back.WorkingSet, want)
+		}
 		f.mustRemember(t)
 		got := s.waitState(t, back.Session, control.StateComplete)
 		if (got.WorkingSet != nil) != want || got.Error != "" {
@@ -108,7 +111,7 @@ func TestAContainerIsOptimized(t *testing.T) {
 	testenv.NeedTracing(t)
 	p := newPlace(t)
 	c := newContainers(t, p)
-	p.serve(t, "--record-share", "0")
+	p.serve(t)
 	in, out := c.start(t, "one")
 	talk(t, in, out, "before")
 	p.must(t, nil, "snapshot", "create", "--container", "one", "--runc-root", c.root, "--name", "web")

@@ -69,6 +69,9 @@ type restored struct {
 	Container        string   `json:"container,omitempty"`
 	ToRunningSeconds float64  `json:"to_running_s"`
 	Warnings         []string `json:"warnings,omitempty"`
+
+	// WorkingSet says what the snapshot's working set has brought so far; see thaw sessions for more, and for later.
+	WorkingSet *control.WorkingSetReport `json:"working_set,omitempty"`
 }
 
 func (a *app) restore(ctx context.Context, name string, r *restoreFlags) error {
@@ -88,7 +91,7 @@ func (a *app) restore(ctx context.Context, name string, r *restoreFlags) error {
 	if err != nil {
 		return err
 	}
-	if err := a.tellRestored(t, r); err != nil || r.detach {
+	if err := a.tellRestored(ctx, c, t, r); err != nil || r.detach {
 		return err
 	}
 	a.exit, err = waitFor(t.PID)
@@ -146,12 +149,18 @@ func (a *app) stdio(r *restoreFlags) (checkpoint.Stdio, error) {
 
 // tellRestored says that the process runs. What is said to people goes to standard error in the foreground, where standard
 // output may be the container's own.
-func (a *app) tellRestored(t *snapshot.Thawed, r *restoreFlags) error {
+func (a *app) tellRestored(ctx context.Context, c *control.Client, t *snapshot.Thawed, r *restoreFlags) error {
 	for _, warning := range t.Warnings {
 		fmt.Fprintf(a.stderr, "thaw: warning: %s\n", warning)
 	}
 	out := restored{
 		Snapshot: t.Session.Snapshot, Session: t.Session.ID, PID: t.PID, ToRunningSeconds: t.ToRunning.Seconds(), Warnings: t.Warnings,
+	}
+	if a.json {
+		// It runs all the same if thawd cannot say.
+		if now, err := c.Session(ctx, t.Session.ID); err == nil {
+			out.WorkingSet = now.WorkingSet
+		}
 	}
 	what := fmt.Sprintf("process %d", t.PID)
 	if t.Container != nil {

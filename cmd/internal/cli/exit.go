@@ -118,6 +118,7 @@ var causes = []struct {
 	{criu.ErrSocketTaken, Busy, "use another work folder, or end the server that listens there"},
 
 	{snapshot.ErrCRIUTooOld, Missing, criuHint},
+	{snapshot.ErrNotRecorded, Missing, "thawd records with eBPF: thaw doctor says what works here, and what has to be granted"},
 	{snapshot.ErrPIDTaken, Busy, "end that process, or restore into a container, which has numbers of its own: --bundle and --id"},
 	{snapshot.ErrNotEmpty, Busy, "name a folder that is empty or does not exist"},
 	{checkpoint.ErrToolMissing, Missing, criuHint},
@@ -145,7 +146,7 @@ var causes = []struct {
 	{control.CodeBeingRemoved, Busy, ""},
 	{control.CodeInUse, Busy, ""},
 	{control.CodeWouldLoseMemory, Busy, ""},
-	{control.CodeNotRecorded, Failure, ""},
+	{control.CodeNotRecorded, Missing, ""},
 	{control.CodeDraining, Busy, ""},
 	{control.CodeTooMany, Busy, ""},
 	{control.CodePermission, Permission, ""},
