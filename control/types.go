@@ -32,7 +32,7 @@ type WorkingSetUse string
 const (
 	// WorkingSetUsed brings the pages that earlier restores needed before all others.
 	WorkingSetUsed WorkingSetUse = "use"
-	// WorkingSetIgnored does as if there were none.
+	// WorkingSetIgnored does as if there were none, and as if no restore had been seen before.
 	WorkingSetIgnored WorkingSetUse = "ignore"
 )
 
@@ -179,8 +179,8 @@ type RecordingReport struct {
 	PagesOfFiles uint64 `json:"pages_of_files"`
 	Outside      uint64 `json:"outside"` // touches of other memory: new, or zero
 
-	// Of the pages of the working set that were left out to see whether they are needed: how many were, and how many were not. And what
-	// that says of the whole set.
+	// How many pages of the working set were touched, and how many were not: of all if the recording was asked for, for then the set is not
+	// used; else of those that were left out to see whether they are needed, and what that says of the whole set.
 	Used      uint64   `json:"used"`
 	Unused    uint64   `json:"unused"`
 	Missed    uint64   `json:"missed"` // pages that were touched and are not in the set

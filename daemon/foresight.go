@@ -19,6 +19,7 @@ const populatePatience = 5 * time.Second
 type foresight struct {
 	needs   *needs   // what is read from the disk first; nil: nothing is known
 	learned *learned // nil: no working set, or none that is to be used
+	known   *learned // the working set that there is, also if it is not used: for a recording to be compared with
 
 	// Of a session that is recorded and uses its working set: the pages of the set that are left out, to see whether they are needed.
 	leftOut      []restore.Run
@@ -33,16 +34,16 @@ func (d *Daemon) foresee(s *session) *foresight {
 	if o.snap == nil {
 		return &foresight{}
 	}
-	f := &foresight{needs: d.touched.of(o.digest)}
-	if s.request.WorkingSet == control.WorkingSetIgnored || s.request.Record {
-		return f
+	if s.request.WorkingSet == control.WorkingSetIgnored && !s.request.Record {
+		return &foresight{}
 	}
 	learned, err := d.sets.of(o.snap)
 	if err != nil {
 		d.metrics.hintsRefused.Inc()
 		s.log.Warn("working set is not used", "snapshot", o.name, "err", err)
 	}
-	if learned != nil {
+	f := &foresight{needs: d.touched.of(o.digest), known: learned}
+	if learned != nil && !s.request.Record {
 		f.learned, f.needs = learned, learned.needs
 		f.must, f.likely = learned.must, learned.likely
 	}
@@ -105,12 +106,20 @@ func toSet(runs []restore.Run) []workingset.Run {
 	return out
 }
 
-// worth compares what was left out of the set with what was touched, and says what that means for the whole set; nil if there is none.
+// worth compares the set with what was touched; nil if there is none. If the set was used it compares what was left out of it, and says
+// what that means for the whole set.
 func (f *foresight) worth(touched []workingset.Run) *workingset.Comparison {
-	if f.learned == nil || len(f.leftOut) == 0 {
+	if f.known == nil {
 		return nil
 	}
-	all := toSet(slices.Concat(f.learned.must, f.learned.likely))
+	all := toSet(slices.Concat(f.known.must, f.known.likely))
+	if f.learned == nil {
+		c := workingset.Compare(all, touched)
+		return &c
+	}
+	if len(f.leftOut) == 0 {
+		return nil
+	}
 	sample, whole := workingset.Compare(toSet(f.leftOut), touched), workingset.Compare(all, touched)
 	w := &workingset.Comparison{Installed: sample.Installed, Used: sample.Used, Unused: sample.Unused, Missed: whole.Missed, Precision: sample.Precision, Recall: 1}
 	if used := float64(whole.Installed) * sample.Precision; used+float64(w.Missed) > 0 {

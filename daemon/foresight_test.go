@@ -196,11 +196,16 @@ func TestAShareOfTheSetIsLeftOutAtRandom(t *testing.T) {
 }
 
 func TestWhatWasLeftOutTellsOfTheWholeSet(t *testing.T) {
-	f := &foresight{learned: &learned{must: []restore.Run{{Page: 0, Pages: 100}}}, leftOut: []restore.Run{{Page: 10, Pages: 10}}}
+	set := &learned{must: []restore.Run{{Page: 0, Pages: 100}}}
+	f := &foresight{learned: set, known: set, leftOut: []restore.Run{{Page: 10, Pages: 10}}}
 	// Of the ten that were left out eight are needed, so of a hundred eighty; and twenty others.
 	got := f.worth([]workingset.Run{{Page: 12, Pages: 8}, {Page: 500, Pages: 20}})
 	if diff := cmp.Diff(&workingset.Comparison{Installed: 10, Used: 8, Unused: 2, Missed: 20, Precision: 0.8, Recall: 0.8}, got); diff != "" {
 		t.Errorf("worth (-want +got):\n%s", diff)
+	}
+	got = (&foresight{known: set}).worth([]workingset.Run{{Page: 90, Pages: 20}}) // recorded without the set
+	if diff := cmp.Diff(&workingset.Comparison{Installed: 100, Used: 10, Unused: 90, Missed: 10, Precision: 0.1, Recall: 0.5}, got); diff != "" {
+		t.Errorf("worth of the whole set (-want +got):\n%s", diff)
 	}
 	if (&foresight{}).worth(nil) != nil {
 		t.Error("something is told of a set that there is not")

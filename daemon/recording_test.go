@@ -201,3 +201,45 @@ func TestRecorderThatCannotBeHadSaysWhatToGrant(t *testing.T) {
 		}
 	}
 }
+
+func TestTwoRestoresAreRecordedAtTheSameTime(t *testing.T) {
+	testenv.NeedTracing(t)
+	const n = 1000
+	store := newStore(t, n)
+	d := start(t, store, nil)
+	var ids [2]string
+	var processes [2]*criuStandIn
+	for i := range ids {
+		s := d.create(t, control.SessionRequest{Snapshot: "web", Record: true})
+		ids[i], processes[i] = s.ID, connect(t, s, n)
+	}
+	for i, r := range processes {
+		r.finish()
+		await(t, "the process is recorded", func() bool {
+			now := d.session(t, ids[i])
+			return now.Running != nil && now.Recording.State == control.RecordingRuns
+		})
+	}
+	// Both touch page 5, and one each that the other does not.
+	for i, r := range processes {
+		r.target.Read(pages(5, 1)).Must()
+		r.target.Read(pages(uint64(100+i), 1)).Must()
+	}
+	for i, r := range processes {
+		if err := d.Mark(ids[i], control.MarkAnswered); err != nil {
+			t.Fatal(err)
+		}
+		r.target.Kill()
+		if got := d.recorded(t, ids[i]); got.State != control.RecordingLearned || got.PagesTouched != 2 {
+			t.Errorf("recording %d: %+v", i, got)
+		}
+	}
+	support := make(map[uint64]int)
+	set := learnedOf(t, store)
+	for _, e := range set.Image() {
+		support[e.Page], _ = e.Support()
+	}
+	if diff := cmp.Diff(map[uint64]int{5: 2, 100: 1, 101: 1}, support); diff != "" || set.Learned() != 2 {
+		t.Errorf("of %d recordings (-want +got):\n%s", set.Learned(), diff)
+	}
+}

@@ -30,6 +30,9 @@ type Run struct {
 	// FaultsServed counts page faults that the memory server resolved until the first response. CRIU's server tells only in
 	// a log that slows it down: its number comes from one run apart, whose times are in no report.
 	FaultsServed *uint64 `json:"faults_served,omitempty"`
+	// Demanded counts pages with content that thawd had to bring because somebody waited for them, until the first response: neither the
+	// stream nor a working set had.
+	Demanded *uint64 `json:"pages_demanded,omitempty"`
 	// MajorFaults and MinorFaults are the kernel's counts for the process until the first response.
 	MajorFaults uint64 `json:"major_faults"`
 	MinorFaults uint64 `json:"minor_faults"`
@@ -120,6 +123,11 @@ func (t *trial) respond(ctx context.Context, start time.Time, r *Run) error {
 	r.MinorFaults, r.MajorFaults = f.minor, f.major
 	if r.FaultsServed, err = t.server.served(ctx); err != nil {
 		return err
+	}
+	if s, ok := t.server.(*session); ok {
+		if r.Demanded, err = s.demanded(ctx); err != nil {
+			return err
+		}
 	}
 	if pid := t.server.pid(); pid != 0 {
 		memory, err := anonymousMemory(pid)

@@ -57,10 +57,13 @@ func (l *Lab) mode(ctx context.Context, name Mode) (mode, error) {
 		return criuLazy{}, nil
 	case Thaw:
 		d, err := l.startThawd(ctx, "thawd", "--record-share", "0")
-		return &thawMode{thawd: d, stream: control.StreamAll, mapped: true, use: control.WorkingSetIgnored}, err
-	case ThawSet:
-		d, err := l.startThawd(ctx, "thawd-set", "--record-share", "0")
 		return &thawMode{thawd: d, stream: control.StreamAll, mapped: true}, err
+	case ThawBlind:
+		d, err := l.startThawd(ctx, "thawd-blind", "--record-share", "0")
+		return &thawMode{thawd: d, stream: control.StreamAll, mapped: true, use: control.WorkingSetIgnored}, err
+	case ThawSet, ThawSetCopied:
+		d, err := l.startThawd(ctx, string(name), "--record-share", "0")
+		return &thawMode{thawd: d, stream: control.StreamAll, mapped: name == ThawSet}, err
 	case Floor:
 		// A thawd that brings nothing before it is asked: what is measured is the restore alone.
 		d, err := l.startThawd(ctx, "thawd-floor", "--read-ahead", "0", "--record-share", "0")

@@ -3,6 +3,7 @@ package lab
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -11,35 +12,72 @@ import (
 	"thaw/control"
 )
 
-// Learn restores a frozen container some times, has recorded what it touches until it has answered, and packs the working set that is
-// learned. The mode [ThawSet] must have been prepared. It returns what was recorded.
-func (l *Lab) Optimize(ctx context.Context, f *Frozen, runs int) (reports []*control.RecordingReport, err error) {
-	m, ok := l.modes[ThawSet].(*thawMode)
-	if !ok {
-		return nil, fmt.Errorf("mode %q was not prepared", ThawSet)
+// Learn restores a frozen container once for each of the inputs, each recorded until it has answered, so that its working set learns from
+// them. A mode that has a thawd must have been prepared. It returns what was recorded.
+func (l *Lab) Learn(ctx context.Context, f *Frozen, inputs ...Input) (reports []*control.RecordingReport, err error) {
+	d, err := l.recorder()
+	if err != nil {
+		return nil, err
 	}
-	err = l.step(fmt.Sprintf("learn the working set from %d restores", runs), func() (string, error) {
-		for range runs {
-			r, err := l.record(ctx, f, m.thawd)
+	err = l.step(fmt.Sprintf("record %d restores", len(inputs)), func() (string, error) {
+		for _, input := range inputs {
+			r, err := l.record(ctx, f, input, d)
 			if err != nil {
 				return "", err
 			}
 			reports = append(reports, r)
 		}
-		cmd := exec.CommandContext(ctx, l.config.Thaw, "snapshot", "optimize", "--store", l.store(), "--json", "--pack-only", f.name)
-		out, err := cmd.Output()
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			err = fmt.Errorf("thaw snapshot optimize: %w: %s", err, bytes.TrimSpace(exit.Stderr))
-		}
-		return string(out), err
+		return "", nil
 	})
 	return reports, err
 }
 
+// recorder returns a thawd that can record.
+func (l *Lab) recorder() (*thawd, error) {
+	for _, m := range l.modes {
+		if m, ok := m.(*thawMode); ok {
+			return m.thawd, nil
+		}
+	}
+	return nil, errors.New("no mode with a thawd was prepared")
+}
+
+// Packed says of a working set how many pages of the image it has.
+type Packed struct {
+	Recordings int    `json:"recordings"`   // that it has learned from
+	Must       uint64 `json:"pages_must"`   // that processes are held for
+	Likely     uint64 `json:"pages_likely"` // that follow
+	Packed     uint64 `json:"pages_packed"` // of these, the ones that were written again, in one piece
+}
+
+// Pack packs the pages of a frozen container's working set.
+func (l *Lab) Pack(ctx context.Context, f *Frozen) (p Packed, err error) {
+	err = l.thaw(ctx, &p, "snapshot", "optimize", "--pack-only", f.name)
+	return p, err
+}
+
+// Forget drops a frozen container's working set.
+func (l *Lab) Forget(ctx context.Context, f *Frozen) error {
+	return l.thaw(ctx, new(struct{}), "trace", "drop", f.name)
+}
+
+// thaw runs thaw on the lab's store, and decodes what it prints.
+func (l *Lab) thaw(ctx context.Context, out any, args ...string) error {
+	cmd := exec.CommandContext(ctx, l.config.Thaw, append(args, "--store", l.store(), "--json")...)
+	printed, err := cmd.Output()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		return fmt.Errorf("thaw %s: %w: %s", args[0], err, bytes.TrimSpace(exit.Stderr))
+	case err != nil:
+		return fmt.Errorf("thaw %s: %w", args[0], err)
+	}
+	return json.Unmarshal(printed, out)
+}
+
 // record restores once, and returns what was recorded until the first answer.
-func (l *Lab) record(ctx context.Context, f *Frozen, d *thawd) (_ *control.RecordingReport, err error) {
-	t, err := l.newTrial(f, SameInput)
+func (l *Lab) record(ctx context.Context, f *Frozen, input Input, d *thawd) (_ *control.RecordingReport, err error) {
+	t, err := l.newTrial(f, input)
 	if err != nil {
 		return nil, err
 	}
@@ -51,24 +89,37 @@ func (l *Lab) record(ctx context.Context, f *Frozen, d *thawd) (_ *control.Recor
 	if err := m.restore(ctx, t); err != nil {
 		return nil, err
 	}
-	s := t.server.(*session)
 	a, _, err := t.firstAnswer(ctx)
 	if err == nil {
-		err = errors.Join(a.compare(t.want()), d.client.MarkSession(ctx, s.id, control.MarkAnswered))
+		err = a.compare(t.want())
 	}
 	if err != nil {
 		return nil, err
 	}
+	return d.endRecording(ctx, t.server.(*session).id)
+}
+
+// endRecording says that the first request has been answered, and waits until the working set has learned.
+func (d *thawd) endRecording(ctx context.Context, id string) (*control.RecordingReport, error) {
+	if err := d.client.MarkSession(ctx, id, control.MarkAnswered); err != nil {
+		return nil, err
+	}
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
 	for {
-		now, err := d.client.Session(ctx, s.id)
+		now, err := d.client.Session(ctx, id)
 		switch {
 		case err != nil:
 			return nil, err
-		case now.Recording != nil && now.Recording.State == control.RecordingFailed:
+		case now.Recording.State == control.RecordingFailed:
 			return nil, fmt.Errorf("recording: %s", now.Recording.Error)
-		case now.Recording != nil && now.Recording.State.Ended():
+		case now.Recording.State.Ended():
 			return now.Recording, nil
 		}
-		time.Sleep(pollInterval)
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-tick.C:
+		}
 	}
 }

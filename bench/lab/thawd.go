@@ -155,6 +155,16 @@ func (s *session) served(ctx context.Context) (*uint64, error) {
 	return &total, nil
 }
 
+// demanded returns how many pages were waited for so far.
+func (s *session) demanded(ctx context.Context) (*uint64, error) {
+	now, err := s.thawd.client.Session(ctx, s.id)
+	if err != nil {
+		return nil, err
+	}
+	n := now.Counters.DemandLate + now.Counters.DemandMissed
+	return &n, nil
+}
+
 // settle waits until thawd has brought everything.
 func (s *session) settle(ctx context.Context) error {
 	tick := time.NewTicker(pollInterval)

@@ -12,14 +12,20 @@ const (
 	CRIULazy Mode = "criu-lazy"
 	// Thaw restores with runc and CRIU; thawd brings the memory.
 	Thaw Mode = "thaw"
-	// ThawSet is Thaw with the working set that was learned by [Lab.Optimize].
+	// ThawBlind is Thaw without a working set, by a thawd that makes no use of earlier restores either.
+	ThawBlind Mode = "thaw-blind"
+	// ThawSet is Thaw with the working set that [Lab.Learn] has taught.
 	ThawSet Mode = "thaw-set"
+	// ThawSetCopied is ThawSet with all memory copied and none mapped, so that each page that is waited for is counted.
+	ThawSetCopied Mode = "thaw-set-copied"
 	// Floor restores the skeleton until the process runs, and goes no further: it has no memory and no response.
 	Floor Mode = "floor"
 )
 
 // Modes lists all modes in the order in which reports show them.
-func Modes() []Mode { return []Mode{Cold, CRIUEager, CRIULazy, Thaw, ThawSet, Floor} }
+func Modes() []Mode {
+	return []Mode{Cold, CRIUEager, CRIULazy, Thaw, ThawBlind, ThawSet, ThawSetCopied, Floor}
+}
 
 // Cache is the state of the page cache before a run.
 type Cache string

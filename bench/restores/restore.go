@@ -56,7 +56,7 @@ func restoreScenario() scenario.Scenario {
 			goal("medium", lab.CRIUEager, 0.4), goal("medium", lab.CRIULazy, 0.4),
 		},
 		Prepare: prepareRestore,
-		Derive:  addOverheads,
+		Derive:  func(d *result.Document) { deriveOverheads(d, "restore") },
 	}
 }
 
@@ -156,20 +156,20 @@ func observeRun(r *lab.Run) []result.Observation {
 	return out
 }
 
-// addOverheads adds the overhead of each repetition: its first response, less its W, less the median floor of the setting.
-func addOverheads(d *result.Document) {
+// deriveOverheads adds the overhead of each repetition: its first response, less its W, less the median floor of the setting.
+func deriveOverheads(d *result.Document, name string) {
 	for _, first := range d.Series {
-		if first.Scenario != "restore" || first.Name != firstResponse.Name {
+		if first.Scenario != name || first.Name != firstResponse.Name {
 			continue
 		}
-		w := d.Find("restore", first.Params, first.Subject, warmCall.Name)
-		floor := d.Find("restore", first.Params, string(lab.Floor), toRunning.Name)
+		w := d.Find(name, first.Params, first.Subject, warmCall.Name)
+		floor := d.Find(name, first.Params, string(lab.Floor), toRunning.Name)
 		if w == nil || floor == nil {
 			continue
 		}
 		least := result.Median(floor.Samples)
 		for i, v := range first.Samples {
-			d.Add("restore", first.Params, first.Subject, []result.Observation{one(overhead, v-w.Samples[i]-least)})
+			d.Add(name, first.Params, first.Subject, []result.Observation{one(overhead, v-w.Samples[i]-least)})
 		}
 	}
 }

@@ -29,7 +29,7 @@ func TestOverheadIsFirstResponseLessWLessTheMedianFloor(t *testing.T) {
 		d.Add("restore", warm, "thaw", observeRun(&r))
 		d.Add("restore", cold, "thaw", observeRun(&r)) // has no floor
 	}
-	addOverheads(d)
+	deriveOverheads(d, "restore")
 	d.Finish()
 	s := d.Find("restore", warm, "thaw", overhead.Name)
 	if s == nil {
@@ -124,7 +124,7 @@ func TestGoalsSpeakOfWhatIsMeasured(t *testing.T) {
 			}
 		}
 	}
-	addOverheads(d)
+	deriveOverheads(d, "restore")
 	for _, size := range []string{"small", "medium", "minilm"} {
 		for _, subject := range []string{traced, untraced} {
 			d.Add("tracer", result.P("size", size), subject, []result.Observation{one(wholeRun, 1)})

@@ -47,6 +47,8 @@ type Scenario struct {
 	Name string
 	// Summary says in a sentence what is measured.
 	Summary string
+	// Apart says that the scenario takes long, and is run only if it is named, or quickly.
+	Apart bool
 	// Charts are the pictures that show it best.
 	Charts []result.Chart
 	// Goals are the figures to reach.

@@ -67,7 +67,7 @@ The baselines are compiled with the system's C compiler ($CC, or cc) at their fi
 
 func (a *app) run(ctx context.Context, names []string, f *runFlags) error {
 	opts := &scenario.Options{Repetitions: f.reps, Quick: f.quick, Dir: f.dir}
-	chosen, err := choose(names)
+	chosen, err := choose(names, f.quick)
 	if err != nil {
 		return err
 	}
@@ -167,10 +167,10 @@ func writeFile(path string, write func(io.Writer) error) error {
 }
 
 // choose returns the scenarios of the given names, all if there are none.
-func choose(names []string) ([]scenario.Scenario, error) {
+func choose(names []string, quick bool) ([]scenario.Scenario, error) {
 	all := scenarios()
 	if len(names) == 0 {
-		return all, nil
+		return slices.DeleteFunc(all, func(s scenario.Scenario) bool { return s.Apart && !quick }), nil
 	}
 	var chosen []scenario.Scenario
 	for _, name := range names {
