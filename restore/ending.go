@@ -50,6 +50,7 @@ func (r *reader) drop(a *addressSpace, why outcome) {
 // ignore ends the reading of a process's messages.
 func (r *reader) ignore(a *addressSpace) {
 	r.parked = slices.DeleteFunc(r.parked, func(f fault) bool { return f.a == a })
+	r.direct.forget(a)
 	r.wake.remove(a.fd.Fd())
 	delete(r.byFD, int32(a.fd.Fd()))
 }
