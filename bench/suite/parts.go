@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -21,8 +22,9 @@ import (
 const partsPages = 256
 
 // parts does to the pages what whoever stores them has to do, and nothing else: it reads them, hashes them, computes the sums of the new
-// ones and writes those, each to a place that is known from the start, by as many threads as hash in an import. Nobody looks for a page,
-// and nobody waits for another's.
+// ones and writes those, each to a place that is known from the start. As in an import so many workers hash at a time, and two others may
+// read and write beside them if there are cores for that. Nobody looks for a page, nobody waits for another's, and no disk is asked for
+// anything.
 func (c *importCase) parts(context.Context) (_ []result.Observation, err error) {
 	f, err := os.CreateTemp(c.dir, "parts-*")
 	if err != nil {
@@ -38,7 +40,8 @@ func (c *importCase) parts(context.Context) (_ []result.Observation, err error) 
 	}
 	var g errgroup.Group
 	var next atomic.Uint64
-	for range c.workers {
+	hashing := make(chan struct{}, c.workers)
+	for range max(c.workers, min(c.workers+2, runtime.NumCPU())) {
 		g.Go(func() error {
 			buf := make([]byte, partsPages*page)
 			for {
@@ -46,7 +49,7 @@ func (c *importCase) parts(context.Context) (_ []result.Observation, err error) 
 				if first >= c.pages() {
 					return nil
 				}
-				if err := c.part(f, first, min(first+partsPages, c.pages()), buf); err != nil {
+				if err := c.part(f, first, min(first+partsPages, c.pages()), buf, hashing); err != nil {
 					return err
 				}
 			}
@@ -57,13 +60,17 @@ func (c *importCase) parts(context.Context) (_ []result.Observation, err error) 
 	return []result.Observation{one(importRate, rate(cost.Bytes, cost.Time)), one(cpuCost, perGB(cost.CPU, cost.Bytes))}, err
 }
 
-// part does that to pages [first, end). buf has room for them.
-func (c *importCase) part(f *os.File, first, end uint64, buf []byte) error {
+// part does that to pages [first, end). buf has room for them, hashing for those who may hash at a time.
+func (c *importCase) part(f *os.File, first, end uint64, buf []byte, hashing chan struct{}) error {
 	buf = buf[:copy(buf, c.data[first*page:end*page])]
+	hashing <- struct{}{}
+	for i := 0; i < len(buf); i += page {
+		sha256.Sum256(buf[i:][:page])
+	}
+	<-hashing
 	fresh := uint64(0)
 	for p := first; p < end; p++ {
 		data := buf[(p-first)*page:][:page]
-		sha256.Sum256(data)
 		if p%100 >= uint64(c.known) {
 			xxhash.Sum64(data)
 			if first+fresh != p {

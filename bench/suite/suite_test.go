@@ -170,7 +170,7 @@ func TestPartsOfAnImportWriteEachNewPageToItsPlace(t *testing.T) {
 		defer f.Close()
 		buf := make([]byte, partsPages*page)
 		for p := uint64(0); p < c.pages(); p += partsPages {
-			if err := c.part(f, p, min(p+partsPages, c.pages()), buf); err != nil {
+			if err := c.part(f, p, min(p+partsPages, c.pages()), buf, make(chan struct{}, 1)); err != nil {
 				t.Fatal(err)
 			}
 		}
