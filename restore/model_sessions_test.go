@@ -47,7 +47,7 @@ func join(t *testing.T, server *Server, name string, rnd *rand.Rand) *member {
 	all.Extents = append(slices.Clone(l.Extents), Extent{Addr: more.Start, Pages: ballast, Image: ballastImage})
 	o := Options{Server: server, Stream: StreamPolicy(rnd.IntN(2)), Workers: 1 + rnd.IntN(2)}
 	if rnd.IntN(3) == 0 {
-		o.Rate = 64 << 20
+		o.Rate = 256 << 20
 	}
 	f := begin(t, all, src, o)
 	return &member{fixture: f, name: name, worlds: []*world{newWorld(f, l)}, want: original(all, src), rnd: rnd}
