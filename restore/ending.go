@@ -54,6 +54,7 @@ func (r *reader) drop(a *addressSpace, why outcome) {
 func (r *reader) ignore(a *addressSpace) {
 	ofIt := func(f fault) bool { return f.a == a }
 	r.parked, a.s.gate.faults = slices.DeleteFunc(r.parked, ofIt), slices.DeleteFunc(a.s.gate.faults, ofIt)
+	r.direct.forget(a)
 	r.wake.remove(a.fd.Fd())
 	delete(r.byFD, int32(a.fd.Fd()))
 }

@@ -152,15 +152,17 @@ func (l *Layout) content(addr, limit uint64) (image, pages uint64, zero bool) {
 func (l *Layout) zeroRanges(minGap uint64) []span {
 	var out []span
 	for _, r := range l.Regions {
-		at := r.Start
-		for at < r.End {
-			_, pages, zero := l.content(at, r.End)
-			end := at + pages*PageSize
+		i := l.extentAt(r.Start)
+		for at := r.Start; at < r.End; i++ {
+			end, next := r.End, r.End
+			if i < len(l.Extents) && l.Extents[i].Addr < r.End {
+				end, next = l.Extents[i].Addr, l.Extents[i].end()
+			}
 			whole := at == r.Start && end == r.End
-			if zero && (whole || r.Splittable && end-at >= minGap) {
+			if end > at && (whole || r.Splittable && end-at >= minGap) {
 				out = append(out, span{at, end})
 			}
-			at = end
+			at = next
 		}
 	}
 	return out

@@ -43,6 +43,7 @@ func (s *Session) loader(ctx context.Context) {
 			return
 		case q := <-s.loads:
 			s.load(ctx, q)
+			s.own.loading.Add(-1)
 		}
 	}
 }

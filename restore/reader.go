@@ -60,6 +60,7 @@ type reader struct {
 	noStream time.Time // not before: what there is to stream is not at hand
 
 	patience patience
+	direct   direct
 	msgs     [batch]uffd.Message
 	events   [batch]unix.EpollEvent
 }
@@ -146,7 +147,14 @@ func (r *reader) leave(s *Session) {
 func (r *reader) attend(timeout time.Duration) {
 	for {
 		now := time.Now()
-		awake := r.stream(now) || r.awake(now)
+		streams := r.stream(now)
+		awake := streams || r.awake(now)
+		if awake && !streams && r.readDirect(now) {
+			if len(r.parked) > 0 {
+				return
+			}
+			continue
+		}
 		if awake {
 			timeout = 0
 		}
@@ -155,19 +163,34 @@ func (r *reader) attend(timeout time.Duration) {
 			r.fail(fmt.Errorf("wait for faults: %w", err))
 			return
 		}
-		if len(ready) > 0 {
-			now = time.Now()
-			for _, e := range ready {
-				if a := r.byFD[e.Fd]; a != nil {
-					r.serve(a, int(e.Fd) == a.fd.Fd(), now)
-				}
-			}
-			r.patience.found(now)
-		}
+		r.serveReady(ready)
 		if woken || !awake || len(r.parked) > 0 {
 			return
 		}
 	}
+}
+
+// serveReady serves whoever epoll says has something.
+func (r *reader) serveReady(ready []unix.EpollEvent) {
+	r.direct.reads = 0
+	if len(ready) == 0 {
+		return
+	}
+	now := time.Now()
+	for _, e := range ready {
+		switch a := r.byFD[e.Fd]; {
+		case a == nil:
+		case int(e.Fd) != a.fd.Fd():
+			r.ended(a)
+		default:
+			r.direct.a = a
+			r.serve(a, now)
+		}
+	}
+	if len(ready) > 1 {
+		r.direct.a = nil
+	}
+	r.patience.found(now)
 }
 
 // awake reports whether to wait without sleeping.
@@ -327,16 +350,18 @@ func (r *reader) adopt(a *addressSpace) {
 	s.opts.Logger.Debug("serving process", "pid", a.hostPID, "image_pid", a.id, "child", a.child, "pages", a.stream.total)
 }
 
-// serve reads what is queued for an address space until nothing is. now is when it was found to be readable.
-func (r *reader) serve(a *addressSpace, readable bool, now time.Time) {
-	if !readable { // the pidfd: the process has ended, though another may share its memory
-		if !a.killed.IsZero() || !a.alive() {
-			r.drop(a, targetGone)
-		} else {
-			r.unwatchPID(a)
-		}
-		return
+// ended deals with the end of a process, though another may share its memory.
+func (r *reader) ended(a *addressSpace) {
+	if !a.killed.IsZero() || !a.alive() {
+		r.drop(a, targetGone)
+	} else {
+		r.unwatchPID(a)
 	}
+}
+
+// serve reads what is queued for an address space until nothing is, and returns how many messages it was. now is when it was found
+// to be readable.
+func (r *reader) serve(a *addressSpace, now time.Time) (messages int) {
 	for {
 		n, forked, err := r.read(a)
 		for _, c := range forked {
@@ -350,20 +375,20 @@ func (r *reader) serve(a *addressSpace, readable bool, now time.Time) {
 				a.s.opts.Logger.Error("no descriptor for a forked child; its parent waits", "pid", a.hostPID, "image_pid", a.id, "err", err)
 			}
 			time.Sleep(retryWait)
-			return
+			return messages
 		}
 		if err != nil {
 			a.s.opts.Logger.Error("cannot read faults", "pid", a.hostPID, "image_pid", a.id, "err", err)
 			r.stop(a)
-			return
+			return messages
 		}
 		for i := range r.msgs[:n] {
 			if r.msgs[i].Kind() == uffd.EventPagefault {
 				r.fault(a, &r.msgs[i], now)
 			}
 		}
-		if n < batch {
-			return
+		if messages += n; n < batch {
+			return messages
 		}
 	}
 }
@@ -434,9 +459,11 @@ func (r *reader) finish(f fault, o outcome) {
 			s.own.loaders++
 			s.own.help(s.loader)
 		}
+		f.a.s.own.loading.Add(1)
 		select {
 		case f.a.s.loads <- loadRequest{a: f.a, want: f.want, since: f.since}:
 		default: // every loader is busy and so is their queue
+			f.a.s.own.loading.Add(-1)
 			r.parked = append(r.parked, f)
 		}
 	case deferred:

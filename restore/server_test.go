@@ -3,8 +3,14 @@
 package restore
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -159,3 +165,80 @@ func TestReaderThatDoesNotStreamHoldsNoChunk(t *testing.T) {
 		})
 	}
 }
+
+// TestForkWaitsForADescriptor: the message of a fork that could not be delivered stays queued. In the kernel's answer to one reading it
+// looks like the end of the queue if there were faults before it.
+func TestForkWaitsForADescriptor(t *testing.T) {
+	src := newTestSource(300)
+	told := make(chan struct{}, 1)
+	l := oneRegion(300, 300)
+	server := startServer(t, ServerOptions{Readers: 1, Wait: WaitSleep}) // one that is awake reads again at once
+	f := begin(t, l, src, Options{Server: server, Stream: StreamNone, Logger: slog.New(toldOf{"no descriptor for a forked child; its parent waits", told})})
+	f.Registered()
+	expect(t, f.target, at(0, 1), original(l, src))
+
+	// The reader is held at the first fault, so the second one and the fork queue up.
+	src.mu.Lock()
+	first := f.target.Sums(at(100, 1))
+	queued(t, f.target.PID(), 1)
+	second, fork := f.target.Sums(at(200, 1)), f.target.Fork()
+	queued(t, f.target.PID(), 3)
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	src.mu.Unlock()
+	<-told
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	first.Must()
+	second.Must()
+	child := fork.Must()
+	expect(t, child, at(0, 300), original(l, src))
+	child.Kill()
+}
+
+// queued waits until so many threads of a process wait for their userfaultfd.
+func queued(t *testing.T, pid, threads int) {
+	t.Helper()
+	for {
+		channels, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/wchan", pid))
+		if err != nil || len(channels) == 0 {
+			t.Fatalf("process %d has no threads: %v", pid, err)
+		}
+		n := 0
+		for _, name := range channels {
+			if where, err := os.ReadFile(name); err == nil && bytes.Contains(where, []byte("userfault")) {
+				n++
+			}
+		}
+		if n == threads {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
+// toldOf is a log that says when a message comes.
+type toldOf struct {
+	message string
+	told    chan<- struct{}
+}
+
+func (h toldOf) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == h.message {
+		select {
+		case h.told <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+func (toldOf) Enabled(context.Context, slog.Level) bool { return true }
+func (h toldOf) WithAttrs([]slog.Attr) slog.Handler     { return h }
+func (h toldOf) WithGroup(string) slog.Handler          { return h }

@@ -111,6 +111,7 @@ type readerState struct {
 	left     chan struct{}               // closed by the reader when it is done with the session
 	served   bool                        // the reader has it
 	loaders  int                         // that were started
+	loading  atomic.Int32                // faults that loaders have and have not resolved
 	streamed bool                        // stream workers were started
 	touched  bool                        // a fault has been read
 }

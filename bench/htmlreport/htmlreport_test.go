@@ -26,7 +26,7 @@ func sample() *result.Document {
 		}}},
 		Goals: []result.Goal{
 			{Scenario: "fault", Name: "p50 over C", Want: 1.1, Reached: 1.05, Met: true, Ours: 105, Floor: 100, Unit: "ns", FloorIs: "a loop in C"},
-			{Scenario: "fault", Name: "memory", Want: 10, Reached: 20, Ours: 20, Unit: "B"},
+			{Scenario: "fault", Name: "memory", Want: 10, Reached: 20, Ours: 20, Unit: "B", Limit: 15.5, LimitIs: "all that there is"},
 		},
 	}
 	for range 6 {
@@ -59,7 +59,7 @@ func TestPageShowsEverySeriesGoalAndFactOfTheHost(t *testing.T) {
 		"A CPU, 2 cores", "Linux 6.18.0", "abc123", "6 repetitions", "2 %",
 		"c-poll", "thaw", "size=16MiB", "size=1GiB", "latency", "fill",
 		"Latency", "Cost by size", "Over time", "CRIU was left out", "What a thread waits &lt;for&gt;.",
-		"1 of 2 met", "p50 over C", "a loop in C", `<span class="badge missed">missed</span>`,
+		"1 of 2 met", "p50 over C", "a loop in C", "15.50", "the limit: all that there is", `<span class="badge missed">missed</span>`,
 		"prefers-color-scheme: dark",
 	} {
 		if !strings.Contains(page, part) {

@@ -90,6 +90,10 @@ type Goal struct {
 	Unit  string  `json:"unit"`
 	// FloorIs says how the floor was measured.
 	FloorIs string `json:"floor_is,omitempty"`
+	// Limit is the best that Reached can be on this machine, by what was measured in the same run; left out if that is not known.
+	Limit float64 `json:"limit,omitempty"`
+	// LimitIs says how the limit was measured.
+	LimitIs string `json:"limit_is,omitempty"`
 }
 
 // Document is all that a run came to.

@@ -140,6 +140,24 @@ func TestGoalsAreToldWithTheirVerdicts(t *testing.T) {
 	}
 }
 
+func TestGoalsAreToldWithTheirLimits(t *testing.T) {
+	d := sample(2)
+	var none, some bytes.Buffer
+	if err := d.WriteGoals(&none); err != nil {
+		t.Fatal(err)
+	}
+	limited := d.Goals[0]
+	limited.Limit, limited.LimitIs = 1.234, "the disk"
+	d.Goals = append(d.Goals, limited, limited)
+	if err := d.WriteGoals(&some); err != nil {
+		t.Fatal(err)
+	}
+	const line = "fault-under-fill, p50 over C: the limit is the disk.\n"
+	if strings.Contains(none.String(), "the limit is") || strings.Count(some.String(), line) != 1 || strings.Count(some.String(), " 1.23 ") != 2 {
+		t.Errorf("without a limit:\n%s\ntwo of a kind:\n%s", &none, &some)
+	}
+}
+
 func TestWarningsSayWhyNumbersMayBeWrong(t *testing.T) {
 	d := sample(1)
 	if w := d.Warnings(); len(w) != 0 {

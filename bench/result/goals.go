@@ -3,6 +3,7 @@ package result
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -41,24 +42,51 @@ func (g *Goal) Bound() string {
 	return fmt.Sprintf("at most %g", g.Want)
 }
 
+// LimitText is the limit for people, empty if there is none.
+func (g *Goal) LimitText() string {
+	if g.LimitIs == "" {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", g.Limit)
+}
+
+// limits returns what the limits of the goals are, a line for each kind.
+func (d *Document) limits() []string {
+	var out []string
+	for i := range d.Goals {
+		g := &d.Goals[i]
+		line := fmt.Sprintf("%s, %s: the limit is %s.", g.Scenario, g.Name, g.LimitIs)
+		if g.LimitIs != "" && !slices.Contains(out, line) {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
 // WriteGoals writes the figures that were to be reached, for people.
 func (d *Document) WriteGoals(w io.Writer) error {
 	var b strings.Builder
 	tab := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	if len(d.Goals) > 0 {
-		fmt.Fprintln(tab, "\tscenario\tfigure\tin\treached\twanted\tours\tfloor\t")
+		fmt.Fprintln(tab, "\tscenario\tfigure\tin\treached\twanted\tlimit\tours\tfloor\t")
 	}
 	for i := range d.Goals {
 		g := &d.Goals[i]
-		floor := "-"
+		floor, limit := "-", "-"
 		if g.Floor != 0 {
 			floor = Format(g.Floor, g.Unit)
 		}
-		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%.2f\t%s\t%s\t%s\t\n",
-			g.Verdict(), g.Scenario, g.Name, g.Params, g.Reached, g.Bound(), Format(g.Ours, g.Unit), floor)
+		if text := g.LimitText(); text != "" {
+			limit = text
+		}
+		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%.2f\t%s\t%s\t%s\t%s\t\n",
+			g.Verdict(), g.Scenario, g.Name, g.Params, g.Reached, g.Bound(), limit, Format(g.Ours, g.Unit), floor)
 	}
 	if err := tab.Flush(); err != nil {
 		return err
+	}
+	for _, line := range d.limits() {
+		fmt.Fprintln(&b, line)
 	}
 	for _, s := range d.Scenarios {
 		for _, note := range s.Notes {

@@ -15,6 +15,16 @@ type Side struct {
 	Params result.Params
 }
 
+// A Limit is the best that Ours of a goal can be on the machine of the run, made of what was measured in that run. A goal that is beyond
+// its limit cannot be reached there; one that is not, can be missed only by what we do.
+type Limit struct {
+	Of Side
+	// Less, if not nil, is taken off: what passes beside Of.
+	Less *Side
+	// Is says how the limit was measured.
+	Is string
+}
+
 // A Goal is a figure to reach: a bound on the ratio of two sides, or on one.
 type Goal struct {
 	Name string
@@ -28,6 +38,8 @@ type Goal struct {
 	Floor *Side
 	// FloorIs says how the floor was measured.
 	FloorIs string
+	// Limit is what stands in the way of Ours; nil if that is not known. It is reported where the document has its series.
+	Limit *Limit
 
 	// Want is the bound, an upper one unless AtLeast is set.
 	Want    float64
@@ -72,22 +84,40 @@ func (g *Goal) cases(d *result.Document, scenario string) []result.Params {
 func (g *Goal) judge(d *result.Document, scenario string, params result.Params) (result.Goal, bool) {
 	ours, unit, ok := g.Ours.of(d, scenario, params)
 	out := result.Goal{Scenario: scenario, Name: g.Name, Params: params, Want: g.Want, AtLeast: g.AtLeast, Ours: ours, Unit: unit, FloorIs: g.FloorIs}
-	out.Reached = ours
 	if !ok {
 		return out, false
 	}
+	over := 1.0
 	if g.Floor != nil {
 		floor, _, ok := g.Floor.of(d, scenario, params)
 		if !ok || floor <= 0 {
 			return out, false // a part of nothing says nothing
 		}
-		out.Floor, out.Reached = floor, ours/floor
+		out.Floor, over = floor, floor
+	}
+	out.Reached = ours / over
+	if limit, ok := g.Limit.of(d, scenario, params); ok {
+		out.Limit, out.LimitIs = limit/over, g.Limit.Is
 	}
 	out.Met = out.Reached <= g.Want
 	if g.AtLeast {
 		out.Met = out.Reached >= g.Want
 	}
 	return out, true
+}
+
+// of returns the limit, unless it is not known or none.
+func (l *Limit) of(d *result.Document, scenario string, params result.Params) (v float64, ok bool) {
+	if l == nil {
+		return 0, false
+	}
+	v, _, ok = l.Of.of(d, scenario, params)
+	if ok && l.Less != nil {
+		var less float64
+		less, _, ok = l.Less.of(d, scenario, params)
+		v -= less
+	}
+	return v, ok && v > 0
 }
 
 // of returns the median over the repetitions of the side's figure.

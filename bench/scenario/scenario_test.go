@@ -166,6 +166,45 @@ func TestGoalsMayFixASettingAndHaveNoFloor(t *testing.T) {
 	}
 }
 
+func TestAGoalIsReportedWithWhatStandsInItsWay(t *testing.T) {
+	d := &result.Document{}
+	add := func(subject, cache string, v float64) {
+		d.Add("s", result.P("cache", cache), subject, []result.Observation{{Metric: result.Metric{Name: subject, Unit: "ns"}, Values: []float64{v}}})
+	}
+	for _, cache := range []string{"warm", "dropped"} {
+		add("thaw", cache, 60)
+		add("eager", cache, 100)
+		add("start", cache, 30)
+	}
+	add("disk", "dropped", 80)
+	d.Finish()
+	side := func(subject string) Side { return Side{Subject: subject, Metric: subject, Figure: result.Middle} }
+	eager, start := side("eager"), side("start")
+	goal := func(name string, floor *Side, limit *Limit) Goal {
+		return Goal{Name: name, Each: []string{"cache"}, Ours: side("thaw"), Floor: floor, Limit: limit, Want: 0.25}
+	}
+	s := &Scenario{Name: "s", Goals: []Goal{
+		goal("over eager's", &eager, &Limit{Of: side("disk"), Less: &start, Is: "the disk"}),
+		goal("alone", nil, &Limit{Of: side("disk"), Is: "the disk"}),
+		goal("nothing left of it", &eager, &Limit{Of: side("start"), Less: &eager, Is: "less than nothing"}),
+		goal("what is taken off is not there", &eager, &Limit{Of: side("disk"), Less: &Side{Subject: "other"}, Is: "half"}),
+	}}
+	got := make(map[string]float64)
+	for _, g := range Judge(d, s) {
+		if (g.Limit == 0) != (g.LimitIs == "") {
+			t.Errorf("%s has the limit %v, %q", g.Name, g.Limit, g.LimitIs)
+		}
+		got[g.Name+", "+g.Params.Get("cache")] = g.Limit
+	}
+	want := map[string]float64{
+		"over eager's, warm": 0, "over eager's, dropped": 0.5, "alone, warm": 0, "alone, dropped": 80, "nothing left of it, warm": 0, "nothing left of it, dropped": 0,
+		"what is taken off is not there, warm": 0, "what is taken off is not there, dropped": 0,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("limits (-want +got):\n%s", diff)
+	}
+}
+
 func TestATrialWithABoundTakesPartInRepetitionsSpreadOverAll(t *testing.T) {
 	for _, tt := range []struct {
 		most, all int

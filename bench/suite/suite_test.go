@@ -1,6 +1,9 @@
 package suite
 
 import (
+	"bytes"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"thaw/bench/result"
@@ -143,6 +146,42 @@ func TestGridsHaveTheirRegionsAndFewEnoughMappings(t *testing.T) {
 		w := g.walk(4096)
 		if touched := (w.Range.Len() + w.Stride - 1) / w.Stride; touched < 4000 || touched > 3*4096 {
 			t.Errorf("%d pages of grid %d are touched", touched, n)
+		}
+	}
+}
+
+func TestPartsOfAnImportWriteEachNewPageToItsPlace(t *testing.T) {
+	for _, known := range []int{0, 50, 100} {
+		c := importCase{known: known, data: make([]byte, 777*page)}
+		fresh := uint64(0)
+		for p := range c.pages() {
+			if got := c.newBefore(p); got != fresh {
+				t.Fatalf("%d%% known: %d new pages before page %d, want %d", known, got, p, fresh)
+			}
+			if p%100 >= uint64(known) {
+				fresh++
+			}
+			fillPage(c.data[p*page:][:page], p)
+		}
+		f, err := os.Create(filepath.Join(t.TempDir(), "parts"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		buf := make([]byte, partsPages*page)
+		for p := uint64(0); p < c.pages(); p += partsPages {
+			if err := c.part(f, p, min(p+partsPages, c.pages()), buf, make(chan struct{}, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var want []byte
+		for p := range c.pages() {
+			if p%100 >= uint64(known) {
+				want = append(want, c.data[p*page:][:page]...)
+			}
+		}
+		if got, err := os.ReadFile(f.Name()); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d%% known: %d bytes were written, want the %d new ones; %v", known, len(got), len(want), err)
 		}
 	}
 }
