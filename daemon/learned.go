@@ -27,9 +27,9 @@ type learned struct {
 // newLearned prepares a working set. skeleton is the snapshot's: it says what files the processes map where.
 func newLearned(set *workingset.Set, skeleton string) *learned {
 	plan := workingset.Cut(set, nil)
-	l := &learned{set: set, plan: plan, must: restorersLast(set, runsOf(plan.Must.Replay)), likely: runsOf(plan.Likely.Replay)}
+	l := &learned{set: set, plan: plan, must: restorersLast(set, runsOf(plan.Must.Replay)), likely: runsOf(slices.Concat(plan.Likely.Replay, plan.Near))}
 	l.needs = &needs{files: make(map[string]pageSet, len(plan.Files))}
-	for _, r := range slices.Concat(plan.Must.Ascending, plan.Likely.Ascending) {
+	for _, r := range slices.Concat(plan.Must.Ascending, plan.Likely.Ascending, plan.Near) {
 		l.needs.image = l.needs.image.addRun(r.Page, r.Pages)
 	}
 	for _, f := range plan.Files {

@@ -195,7 +195,7 @@ func pack(ctx context.Context, store *pagestore.Store, name pagestore.Name) (_ *
 		return nil, err
 	}
 	return &OptimizeReport{
-		Recordings: set.Learned(), PagesMust: workingset.Pages(plan.Must.Ascending), PagesLikely: workingset.Pages(plan.Likely.Ascending),
+		Recordings: set.Learned(), PagesMust: workingset.Pages(plan.Must.Ascending), PagesLikely: workingset.Pages(plan.Likely.Ascending) + workingset.Pages(plan.Near),
 		PagesPacked: countPages(order),
 	}, nil
 }

@@ -42,6 +42,10 @@ type Policy struct {
 	// be likely, those with the greatest share are taken as long as that holds. Musts are brought whatever it says. With
 	// short histories it leaves no room for others. Default 0.2.
 	Unused float64
+	// Near is how many pages that nobody was seen to touch may be brought because they lie in short gaps between those that are, as a part of
+	// the latter: another input often needs what lies beside what this one needs. They count as in vain, and there are none where histories
+	// say that Unused of the pages are already. Default 0.15; negative: none.
+	Near float64
 	// Gone is how many recordings in a row, the last ones of those in which a page was observable, have to miss it for it to be
 	// no longer wanted, whatever its share: the program has become another one. Default 8; with a share of 1/2 chance does that
 	// once in 256 times.
@@ -52,7 +56,7 @@ type Policy struct {
 }
 
 // defaults: TestLearnedSetMeetsItsFigures chose them.
-var defaults = Policy{Must: 1.0 / 2, Likely: 1.0 / 8, Later: 1.0 / 2, Unused: 0.2, Gone: 8, Few: 3}
+var defaults = Policy{Must: 1.0 / 2, Likely: 1.0 / 8, Later: 1.0 / 2, Unused: 0.2, Near: 0.15, Gone: 8, Few: 3}
 
 func (p *Policy) setDefaults() Policy {
 	out := defaults
@@ -61,7 +65,7 @@ func (p *Policy) setDefaults() Policy {
 	}
 	return Policy{
 		Must: cmp.Or(p.Must, out.Must), Likely: cmp.Or(p.Likely, out.Likely), Later: cmp.Or(p.Later, out.Later),
-		Unused: cmp.Or(p.Unused, out.Unused), Gone: cmp.Or(p.Gone, out.Gone), Few: cmp.Or(p.Few, out.Few),
+		Unused: cmp.Or(p.Unused, out.Unused), Near: cmp.Or(p.Near, out.Near), Gone: cmp.Or(p.Gone, out.Gone), Few: cmp.Or(p.Few, out.Few),
 	}
 }
 
@@ -126,6 +130,7 @@ type Plan struct {
 	ImagePages uint64
 
 	Must, Likely Part       // of the image
+	Near         []Run      // of the image, ascending: what lies between those; it comes last
 	Files        []FilePart // ascending by path
 }
 
@@ -149,6 +154,7 @@ func Cut(s *Set, policy *Policy) *Plan {
 	plan := &Plan{Digest: s.Digest, ImagePages: s.ImagePages}
 	classes := p.classes(s.Image(), s.Learned())
 	plan.Must, plan.Likely = part(s.Image(), classes, ClassMust), part(s.Image(), classes, ClassLikely)
+	plan.Near = p.near(s.Image(), classes)
 	for i := range s.Objects[1:] {
 		o := &s.Objects[1+i]
 		var runs []Run
@@ -184,11 +190,43 @@ func part(entries []Entry, classes []Class, class Class) Part {
 	return p
 }
 
+// nearGap is the longest gap that is filled: what a fault brings along is as long.
+const nearGap = 16
+
+// near returns the gaps between pages that are brought which are filled, the shortest ones first as long as there is room.
+func (p *Policy) near(entries []Entry, classes []Class) []Run {
+	var gaps []Run
+	var brought, unused float64
+	var end uint64 // behind the page that is brought before
+	for i := range entries {
+		if classes[i] == ClassTail {
+			continue
+		}
+		page := entries[i].Page
+		if n := page - end; brought > 0 && n > 0 && n <= nearGap {
+			gaps = append(gaps, Run{Page: end, Pages: n})
+		}
+		end = page + 1
+		brought, unused = brought+1, unused+1-entries[i].share()
+	}
+	room := min(p.Near*brought, (p.Unused*brought-unused)/(1-p.Unused))
+	slices.SortStableFunc(gaps, func(a, b Run) int { return cmp.Compare(a.Pages, b.Pages) })
+	n := 0
+	for n < len(gaps) && float64(gaps[n].Pages) <= room {
+		room -= float64(gaps[n].Pages)
+		n++
+	}
+	if n == 0 {
+		return nil
+	}
+	return normal(gaps[:n])
+}
+
 // Order returns the pages of the image that the plan brings, in the order in which it does: musts first. A pack that has
 // them in this order is read from its beginning to its end.
 func (p *Plan) Order() []uint64 {
 	var all []uint64
-	for _, r := range slices.Concat(p.Must.Replay, p.Likely.Replay) {
+	for _, r := range slices.Concat(p.Must.Replay, p.Likely.Replay, p.Near) {
 		for page := r.Page; page < r.end(); page++ {
 			all = append(all, page)
 		}
@@ -197,4 +235,6 @@ func (p *Plan) Order() []uint64 {
 }
 
 // Pages returns how many pages of the image the plan brings.
-func (p *Plan) Pages() uint64 { return Pages(p.Must.Ascending) + Pages(p.Likely.Ascending) }
+func (p *Plan) Pages() uint64 {
+	return Pages(p.Must.Ascending) + Pages(p.Likely.Ascending) + Pages(p.Near)
+}

@@ -216,3 +216,54 @@ func TestComparisonIsThatOfPagesOneByOne(t *testing.T) {
 		}
 	}
 }
+
+func TestShortGapsAreFilledAsFarAsThereIsRoom(t *testing.T) {
+	learn := func(times int, more ...uint64) *Set {
+		s := NewSet([32]byte{1}, 10000)
+		for i := range times {
+			r := &Recording{Digest: s.Digest, ImagePages: s.ImagePages}
+			for p := range uint64(100) {
+				if p != 50 && p != 70 && p != 71 {
+					r.Image = append(r.Image, Touch{Page: p})
+				}
+			}
+			for _, p := range []uint64{105, 106, 123, 124, 130} { // 5, 16 and 5 pages behind the one before
+				r.Image = append(r.Image, Touch{Page: p})
+			}
+			for _, p := range more {
+				if i%2 == 0 {
+					r.Image = append(r.Image, Touch{Page: p})
+				}
+			}
+			if err := s.Add(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return s
+	}
+	for _, tt := range []struct {
+		name   string
+		set    *Set
+		policy *Policy
+		want   []Run
+	}{
+		// 102 pages are brought, so there is room for 15.
+		{"the shortest first", learn(3), nil, []Run{{50, 1, false}, {70, 2, false}, {100, 5, false}, {125, 5, false}}},
+		{"as many as are asked for", learn(3), &Policy{Near: 0.03}, []Run{{50, 1, false}, {70, 2, false}}},
+		{"none", learn(3), &Policy{Near: -1}, nil},
+		{"one that is too long never", learn(3), &Policy{Near: 0.2, Unused: 0.9}, []Run{{50, 1, false}, {70, 2, false}, {100, 5, false}, {125, 5, false}}},
+		{"none where much is in vain already", learn(4, 1001, 1003, 1005, 1007, 1009, 1011, 1013, 1015, 1017, 1019, 1021, 1023, 1025, 1027, 1029, 1031, 1033, 1035,
+			1037, 1039, 1041, 1043, 1045, 1047, 1049, 1051, 1053, 1055, 1057, 1059, 1061, 1063, 1065, 1067, 1069, 1071, 1073, 1075, 1077, 1079, 1081, 1083, 1085,
+			1087, 1089, 1091, 1093, 1095, 1097, 1099, 1101, 1103, 1105, 1107, 1109, 1111, 1113, 1115, 1117, 1119, 1121, 1123, 1125, 1127, 1129, 1131, 1133), nil, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			plan := Cut(tt.set, tt.policy)
+			if diff := gocmp.Diff(tt.want, plan.Near); diff != "" {
+				t.Errorf("gaps (-want +got):\n%s", diff)
+			}
+			if n := uint64(len(plan.Order())); n != plan.Pages() {
+				t.Errorf("%d pages in order, %d in all", n, plan.Pages())
+			}
+		})
+	}
+}
