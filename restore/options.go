@@ -113,7 +113,7 @@ type Options struct {
 	// as it is served.
 	Guard Guard
 
-	// Added is called by Add for each process that it has taken. Default: nobody is told.
+	// Added is called by Add for each process, before any of its faults is read: it may have the processes held. Default: nobody is told.
 	Added func(ProcessInfo)
 
 	// Demanded is called for each page with content that is installed because a thread waits for it: its number in the image, and

@@ -143,13 +143,10 @@ func (s *Session) Add(p Process) error {
 		p.close()
 		return fmt.Errorf("add process %d: %w", p.ID, err)
 	}
-	if err := s.take(p); err != nil {
-		return err
-	}
 	if s.opts.Added != nil {
 		s.opts.Added(ProcessInfo{ID: p.ID, HostPID: p.HostPID})
 	}
-	return nil
+	return s.take(p)
 }
 
 // take is Add for a process that is sound.
