@@ -17,6 +17,10 @@ const (
 	// batch is how many messages are read at once. The kernel hands out faults before events, so a batch should hold
 	// the faults of all threads of most processes.
 	batch = 64
+	// turn is how many processes are served before epoll is asked again; those that call wait for them, too. Epoll puts whoever it has told
+	// of at the end of its queue at once, so with less than all in a turn some come to its front before they fault again, and wait for
+	// another turn: of 1000 sessions the slowest one's p99 was 2.0 to 2.7 times the fastest's with turns of 64, 1.8 with this one.
+	turn = 1024
 	// retrySpins is how often a deferred fault is tried again at once, giving up the CPU in between: the thread whose
 	// event was read has only to be scheduled for the address space to be stable again.
 	retrySpins = 32
@@ -62,7 +66,7 @@ type reader struct {
 	patience patience
 	direct   direct
 	msgs     [batch]uffd.Message
-	events   [batch]unix.EpollEvent
+	events   [turn]unix.EpollEvent
 }
 
 func newReader(s *Server, w *waker) *reader {

@@ -21,6 +21,9 @@ import (
 // partsPages is how many pages a thread takes at a time, as an import does: 1 MiB stays in the caches of a core.
 const partsPages = 256
 
+// partsReserve is how many bytes of the file are reserved at a time, as by the store: blocks that are reserved one by one cost more.
+const partsReserve = 16 << 20
+
 // parts does to the pages what whoever stores them has to do, and nothing else: it reads them, hashes them, computes the sums of the new
 // ones and writes those, each to a place that is known from the start. As in an import so many workers hash at a time, and two others may
 // read and write beside them if there are cores for that. Nobody looks for a page, nobody waits for another's, and no disk is asked for
@@ -32,10 +35,9 @@ func (c *importCase) parts(context.Context) (_ []result.Observation, err error) 
 	}
 	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
 	cpu, start := ownCPU(), time.Now()
-	if n := c.newBefore(c.pages()); n > 0 {
-		// As a whole: blocks that are reserved one by one cost more (pagestore's reserveBytes).
-		if err := unix.Fallocate(int(f.Fd()), 0, 0, int64(n*page)); err != nil {
-			return nil, fmt.Errorf("reserve %d pages: %w", n, err)
+	for at, end := int64(0), int64(c.newBefore(c.pages())*page); at < end; at += partsReserve {
+		if err := unix.Fallocate(int(f.Fd()), 0, at, min(partsReserve, end-at)); err != nil {
+			return nil, fmt.Errorf("reserve %d bytes: %w", partsReserve, err)
 		}
 	}
 	var g errgroup.Group
