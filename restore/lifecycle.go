@@ -57,6 +57,9 @@ func (s *Session) load(ctx context.Context, q loadRequest) {
 		switch o {
 		case installed, alreadyPresent, unmapped:
 			s.countWait(time.Since(q.since))
+			if o == installed {
+				q.a.fillGaps(q.want.addr)
+			}
 			return
 		case targetGone:
 			q.a.lost()

@@ -223,3 +223,26 @@ func await(t *testing.T, what string, so func() bool) {
 		}
 	}
 }
+
+func TestGapsThatAPreloadLeavesAreFilledAroundAFault(t *testing.T) {
+	var even []Run
+	for p := uint64(64); p < 96; p += 2 {
+		even = append(even, Run{p, 1})
+	}
+	l := &Layout{
+		Regions: []Region{{Start: base, End: base + 200*pg}},
+		Extents: []Extent{{Addr: base, Pages: 90, Image: 10}, {Addr: base + 100*pg, Pages: 90, Image: 100}},
+	}
+	l.Preload = NewPreload(l, even, nil)
+	src := newTestSource(200)
+	f := begin(t, l, src, Options{Stream: StreamNone})
+	f.Registered()
+	await(t, "the preload is there", func() bool { return f.Stats().BytesPreload == 16*pg })
+	f.target.Read(at(75-10, 1)).Must() // image page 75
+	// The reader fills the gaps behind the thread's back, before it reads another fault.
+	expect(t, f.target, at(64-10, 32), original(l, src))
+	if got := f.Stats().DemandMissed; got != 1 {
+		t.Errorf("%d faults in a window of which half had been brought, want one", got)
+	}
+	expect(t, f.target, at(0, 200), original(l, src))
+}

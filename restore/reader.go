@@ -457,6 +457,7 @@ func (r *reader) finish(f fault, o outcome) {
 		f.a.s.countWait(time.Since(f.since))
 		if o == installed {
 			r.streamNear(f.a, f.want.addr)
+			f.a.fillGaps(f.want.addr)
 		}
 	case loading:
 		if s := f.a.s; s.own.loaders < loaders {
