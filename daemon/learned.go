@@ -31,6 +31,9 @@ func newLearned(set *workingset.Set, skeleton string) *learned {
 	l.needs = &needs{files: make(map[string]pageSet, len(plan.Files))}
 	for _, r := range slices.Concat(plan.Must.Ascending, plan.Likely.Ascending, plan.Near) {
 		l.needs.image = l.needs.image.addRun(r.Page, r.Pages)
+		if r.Write {
+			l.needs.written = l.needs.written.addRun(r.Page, r.Pages)
+		}
 	}
 	for _, f := range plan.Files {
 		var pages pageSet

@@ -170,3 +170,34 @@ func TestASnapshotWithoutAListIsCopied(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestMemoryThatIsWrittenToIsNotMapped(t *testing.T) {
+	run := fileRun{Extent: restore.Extent{Addr: base, Pages: 1000, Image: 100}, file: 3, offset: 5 << 20, cached: true}
+	part := func(skip, n uint64) fileRun {
+		return fileRun{restore.Extent{Addr: base + skip*restore.PageSize, Pages: n, Image: 100 + skip}, 3, 5<<20 + int64(skip)*restore.PageSize, true}
+	}
+	for _, tc := range []struct {
+		name    string
+		written pageSet
+		want    []fileRun
+	}{
+		{"nothing is known of writes", nil, []fileRun{run}},
+		{"too few", pageSet{}.addRun(320, writtenLeast-1), []fileRun{run}},
+		// Blocks begin at multiples of 64 in the image: this is [320, 384).
+		{"one block", pageSet{}.addRun(330, writtenLeast), []fileRun{part(0, 220), part(284, 716)}},
+		{"at both ends", pageSet{}.addRun(100, 20).addRun(1090, 10), []fileRun{part(28, 988-28)}},
+		// Between [192, 256) and [320, 384) lie just as many pages as are worth a mapping, between that and [384, 512) none.
+		{"with a part between", pageSet{}.addRun(192, 64).addRun(320, 64).addRun(400, 100), []fileRun{part(0, 92), part(156, 64), part(412, 588)}},
+		{"all of it", pageSet{}.addRun(0, 2000), nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := (&needs{written: tc.written}).appendRead(nil, run)
+			if diff := cmp.Diff(tc.want, got, cmp.AllowUnexported(fileRun{})); diff != "" {
+				t.Errorf("mapped (-want +got):\n%s", diff)
+			}
+		})
+	}
+	if got := (*needs)(nil).appendRead(nil, run); len(got) != 1 {
+		t.Errorf("without a working set %d parts are mapped", len(got))
+	}
+}

@@ -9,8 +9,9 @@ const maxFilePages = 1 << 20
 // needs is what the processes of a snapshot touch soon after their restore: pages of its image, and of files by their path for the
 // processes. It is immutable once it is made. A nil one says that nothing is known.
 type needs struct {
-	image pageSet
-	files map[string]pageSet
+	image   pageSet
+	written pageSet // pages of the image that they write to, as far as that is known
+	files   map[string]pageSet
 }
 
 // union returns what is in either, which may be nil.
@@ -20,7 +21,7 @@ func (n *needs) union(o *needs) *needs {
 		if part == nil {
 			continue
 		}
-		out.image = out.image.union(part.image)
+		out.image, out.written = out.image.union(part.image), out.written.union(part.written)
 		for path, pages := range part.files {
 			out.files[path] = out.files[path].union(pages)
 		}
