@@ -136,15 +136,20 @@ func (s *size) add(ctx context.Context, env *scenario.Env, l *lab.Lab, plan *sce
 		}
 	}
 	if slices.Contains(s.caches, lab.Dropped) && env.Wants(s.params(lab.Dropped), diskReader) {
-		plan.Trials = append(plan.Trials, scenario.Trial{
-			Params: s.params(lab.Dropped), Subject: diskReader, Group: string(lab.Dropped),
-			Run: func(ctx context.Context) ([]result.Observation, error) {
-				took, n, err := l.ReadImages(ctx, f)
-				return []result.Observation{one(readTime, float64(took)), one(bytesRead, float64(n))}, err
-			},
-		})
+		plan.Trials = append(plan.Trials, readTrial(l, f, s.params(lab.Dropped)))
 	}
 	return nil
+}
+
+// readTrial only reads the images of a frozen container from the disk.
+func readTrial(l *lab.Lab, f *lab.Frozen, params result.Params) scenario.Trial {
+	return scenario.Trial{
+		Params: params, Subject: diskReader, Group: string(lab.Dropped),
+		Run: func(ctx context.Context) ([]result.Observation, error) {
+			took, n, err := l.ReadImages(ctx, f)
+			return []result.Observation{one(readTime, float64(took)), one(bytesRead, float64(n))}, err
+		},
+	}
 }
 
 // observeRun returns what a run says of each metric that it has.

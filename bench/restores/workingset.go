@@ -37,6 +37,12 @@ func workingSetScenario() scenario.Scenario {
 	side := func(subject lab.Mode) scenario.Side {
 		return scenario.Side{Subject: string(subject), Metric: overhead.Name, Figure: result.Middle}
 	}
+	beforeRunning := scenario.Side{Subject: string(lab.Floor), Metric: toRunning.Name, Figure: result.Middle}
+	// It is of use where nearly all of the images are needed: the function large.
+	disk := &scenario.Limit{
+		Of: scenario.Side{Subject: diskReader, Metric: readTime.Name, Figure: result.Middle}, Less: &beforeRunning,
+		Is: "the time to read all images from the disk, in order, by one thread, less what can pass before the process runs (the floor's to-running)",
+	}
 	over := func(c result.Params, each []string, base lab.Mode, want float64, is string) scenario.Goal {
 		floor := side(base)
 		return scenario.Goal{Name: "overhead over " + string(base) + "'s", Case: c, Each: each, Ours: side(lab.ThawSet), Floor: &floor, FloorIs: is, Want: want}
@@ -60,7 +66,7 @@ func workingSetScenario() scenario.Scenario {
 			bound("pages waited for, of those touched, same input", result.P("input", same), string(lab.ThawSetCopied), faultsLeft.Name, 2),
 			bound("pages waited for, of those touched, other input", result.P("input", string(lab.OtherInput)), string(lab.ThawSetCopied), faultsLeft.Name, 10),
 			over(result.P("input", same, "cache", "warm"), []string{"function"}, lab.ThawBlind, 0.6, blind),
-			over(result.P("input", same, "cache", "dropped"), []string{"function"}, lab.ThawBlind, 0.35, blind),
+			limited(over(result.P("input", same, "cache", "dropped"), []string{"function"}, lab.ThawBlind, 0.35, blind), disk),
 			over(result.P("input", same), []string{"function", "cache"}, lab.CRIUEager, 0.3, criu),
 			over(result.P("input", same), []string{"function", "cache"}, lab.CRIULazy, 0.3, criu),
 			bound("pages brought and not touched, of the set", result.P("input", same), recorded, unusedPages.Name, 30),
@@ -69,6 +75,11 @@ func workingSetScenario() scenario.Scenario {
 		Prepare: prepareWorkingSets,
 		Derive:  func(d *result.Document) { deriveOverheads(d, "working-set") },
 	}
+}
+
+func limited(g scenario.Goal, l *scenario.Limit) scenario.Goal {
+	g.Limit = l
+	return g
 }
 
 // setModes are the modes in which restores are timed.
@@ -222,6 +233,9 @@ func (f *function) add(plan *scenario.Plan, l *lab.Lab) {
 		for _, mode := range f.modes {
 			f.time(plan, l, lab.SameInput, mode, cache)
 		}
+	}
+	if f.Name == "large" {
+		plan.Trials = append(plan.Trials, readTrial(l, f.frozen, f.params(lab.SameInput, lab.Dropped)))
 	}
 	f.time(plan, l, lab.OtherInput, lab.ThawSet, lab.Warm)
 	for _, input := range lab.Inputs() {
