@@ -40,10 +40,11 @@ type Recorder struct {
 	// mu is held while a process is chosen, until all of the rest says so: Next, which takes it after it has read the first
 	// touches of the process, then tells of the process first.
 	mu       sync.Mutex
-	named    bool          // a process has been
-	missed   uint64        // processes that had ended when they were to be chosen; the program still counts them as live
-	untold   []trace.Event // of processes that were chosen
-	detached bool          // written by Next's goroutine only
+	named    bool           // a process has been
+	handles  map[uint32]int // pidfds of those that have not ended, as far as that is known; owned
+	missed   uint64         // processes whose end the program has not seen, and which it still counts as live
+	untold   []trace.Event  // of processes that were chosen
+	detached bool           // written by Next's goroutine only
 }
 
 // NewRecorder begins to record. nil options mean the defaults.
@@ -78,7 +79,7 @@ func newRecorder(pids []uint32, group *os.File, opts *Options) (*Recorder, error
 	}
 	defer closeAll(handles)
 	o := opts.withDefaults()
-	r := &Recorder{forever: group != nil}
+	r := &Recorder{forever: group != nil, handles: make(map[uint32]int)}
 	r.prog, err = load(settings{ringBytes: ringSize(o.RingBytes), maxPages: uint32(o.MaxPages), byCgroup: r.forever})
 	if err != nil {
 		return nil, err
@@ -115,24 +116,46 @@ func (r *Recorder) begin(pids []uint32, handles []int, group *os.File) error {
 	return nil
 }
 
-// chooseLocked begins to record a process, and returns its space; 0 if it is recorded already.
+// chooseLocked begins to record a process, and returns its space; 0 if it is recorded already. The handle stays the caller's.
 func (r *Recorder) chooseLocked(pid uint32, handle int) (space uint32, err error) {
+	// One that had the number before must not be taken for this one.
+	if err := r.forgetEndedLocked(); err != nil {
+		return 0, err
+	}
 	if space, err = r.prog.choose(pid); err != nil {
 		return 0, fmt.Errorf("choose process %d: %w", pid, err)
 	}
 	r.named = true
-	if !hasEnded(handle) {
+	if _, known := r.handles[pid]; known || space == 0 {
 		return space, nil
 	}
-	// The program has seen its end, or never will. What it has not deleted shall not match a process that gets the number.
-	missed, err := r.prog.forget(pid)
+	own, err := unix.FcntlInt(uintptr(handle), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return 0, fmt.Errorf("forget process %d: %w", pid, err)
+		return 0, fmt.Errorf("keep a handle of process %d: %w", pid, err)
 	}
-	if missed {
-		r.missed++
+	r.handles[pid] = own
+	return space, r.forgetEndedLocked()
+}
+
+// forgetEndedLocked lets go of processes that have ended. The program sees the end of a process before anybody else does, and does not if the
+// process was chosen in between: then it would be recorded for ever. What is left of it shall not match a process that gets its number,
+// either.
+func (r *Recorder) forgetEndedLocked() error {
+	for pid, handle := range r.handles {
+		if !hasEnded(handle) {
+			continue
+		}
+		missed, err := r.prog.forget(pid)
+		if err != nil {
+			return fmt.Errorf("forget process %d: %w", pid, err)
+		}
+		if missed {
+			r.missed++
+		}
+		delete(r.handles, pid)
+		unix.Close(handle)
 	}
-	return space, nil
+	return nil
 }
 
 // Choose records more processes, at most 1024 at a time, with those that they will fork. Their touches are recorded when it
@@ -274,6 +297,9 @@ func (r *Recorder) allEndedLocked() (bool, error) {
 	if r.forever || !r.named {
 		return false, nil
 	}
+	if err := r.forgetEndedLocked(); err != nil {
+		return false, err
+	}
 	live, err := r.prog.variable(programVarLive)
 	return live <= r.missed, err
 }
@@ -300,7 +326,15 @@ func (r *Recorder) finish() error {
 func (r *Recorder) Ending() trace.Ending { return r.ending }
 
 // Close ends the recording, whatever its state. It must not be called while Next runs.
-func (r *Recorder) Close() error { return errors.Join(r.ring.Close(), r.prog.close()) }
+func (r *Recorder) Close() error {
+	r.mu.Lock()
+	for _, handle := range r.handles {
+		unix.Close(handle)
+	}
+	r.handles = nil
+	r.mu.Unlock()
+	return errors.Join(r.ring.Close(), r.prog.close())
+}
 
 // initialNamespace is the inode of the initial pid namespace (PROC_PID_INIT_INO of the kernel).
 const initialNamespace = 0xEFFFFFFC
