@@ -44,7 +44,7 @@ func (d *Daemon) foresee(s *session) *foresight {
 	}
 	f := &foresight{needs: d.touched.of(o.digest), known: learned}
 	if learned != nil && !s.request.Record {
-		f.learned, f.needs = learned, learned.needs
+		f.learned, f.needs = learned, learned.needs.withWritten(d.touched.of(o.digest))
 		f.must, f.likely = learned.must, learned.likely
 	}
 	return f

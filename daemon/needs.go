@@ -29,6 +29,17 @@ func (n *needs) union(o *needs) *needs {
 	return out
 }
 
+// withWritten returns n with the pages that o knows as written, too. A recording sees only those whose first access is a write; the page
+// tables of processes that map memory from packs tell the others. o may be nil.
+func (n *needs) withWritten(o *needs) *needs {
+	if o == nil || o.written == nil {
+		return n
+	}
+	more := *n
+	more.written = n.written.union(o.written)
+	return &more
+}
+
 // imageRuns returns the pages of the image among the extents that are touched.
 func (n *needs) imageRuns(extents []restore.Extent) []pageRun {
 	if n == nil {

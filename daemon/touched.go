@@ -57,7 +57,7 @@ func (t *touched) of(snapshot pagestore.Digest) *needs {
 }
 
 // watch looks at the processes of a session now and then, until ctx ends, and has the rest of their memory read at last if they are
-// still there. Nothing is learned from a session with a working set: what is there then was brought.
+// still there. From a session with a working set only what was written to is learned: the rest that is there was brought.
 func (t *touched) watch(ctx context.Context, o *origin, sight *foresight, processes func() []restore.ProcessInfo) {
 	begin := time.Now()
 	for _, after := range touchLooks {
@@ -68,9 +68,9 @@ func (t *touched) watch(ctx context.Context, o *origin, sight *foresight, proces
 			return
 		case <-timer.C:
 		}
-		seen := sight.learned != nil
+		seen := false
 		for _, p := range processes() {
-			seen = sight.learned != nil || t.look(ctx, o, p, o.files(p.ID)) || seen
+			seen = t.look(ctx, o, sight, p) || seen
 		}
 		if !seen {
 			return
@@ -81,7 +81,7 @@ func (t *touched) watch(ctx context.Context, o *origin, sight *foresight, proces
 
 // look notes what a process has touched so far. It reports whether the process could be looked at; one that is gone, or not ours to
 // look into, tells nothing.
-func (t *touched) look(ctx context.Context, o *origin, p restore.ProcessInfo, files []criu.FileRange) (seen bool) {
+func (t *touched) look(ctx context.Context, o *origin, sight *foresight, p restore.ProcessInfo) (seen bool) {
 	if p.HostPID == 0 {
 		return false
 	}
@@ -92,12 +92,21 @@ func (t *touched) look(ctx context.Context, o *origin, p restore.ProcessInfo, fi
 	defer f.Close()
 	var found needs
 	for _, e := range o.fromPacks[p.ID] {
-		eachPresent(ctx, f, e.Addr, e.Pages, func(i uint64) { found.image = found.image.add(e.Image + i) })
+		eachPresent(ctx, f, e.Addr, e.Pages, func(i uint64, ofFile bool) {
+			found.image = found.image.add(e.Image + i)
+			if !ofFile { // the process has a copy of its own, for it has written to it
+				found.written = found.written.add(e.Image + i)
+			}
+		})
 	}
 	if found.image == nil {
 		return false
 	}
-	found.files = presentPages(ctx, f, files)
+	if sight.learned != nil {
+		found.image = nil
+	} else {
+		found.files = presentPages(ctx, f, o.files(p.ID))
+	}
 	t.note(o.digest, &found)
 	return true
 }
@@ -113,23 +122,23 @@ func presentPages(ctx context.Context, pagemap io.ReaderAt, files []criu.FileRan
 		}
 		left -= r.Pages
 		pages := out[r.Path]
-		eachPresent(ctx, pagemap, r.Addr, r.Pages, func(i uint64) { pages = pages.add(first + i) })
+		eachPresent(ctx, pagemap, r.Addr, r.Pages, func(i uint64, _ bool) { pages = pages.add(first + i) })
 		out[r.Path] = pages
 	}
 	return out
 }
 
-// eachPresent calls do with the number of each of the pages from addr on that a process has in its page tables, as its pagemap tells, unless
-// ctx ends.
-func eachPresent(ctx context.Context, pagemap io.ReaderAt, addr, pages uint64, do func(i uint64)) {
-	const present = 1 << 63
+// eachPresent calls do with the number of each of the pages from addr on that a process has in its page tables, as its pagemap tells, and
+// whether it is one of a file, unless ctx ends.
+func eachPresent(ctx context.Context, pagemap io.ReaderAt, addr, pages uint64, do func(i uint64, ofFile bool)) {
+	const present, fileOrShared = 1 << 63, 1 << 61
 	buf := make([]byte, 8<<10)
 	for done := uint64(0); done < pages && ctx.Err() == nil; {
 		n := min(pages-done, uint64(len(buf))/8)
 		got, err := pagemap.ReadAt(buf[:n*8], int64(addr/restore.PageSize+done)*8)
 		for i := 0; i+8 <= got; i += 8 {
-			if binary.LittleEndian.Uint64(buf[i:])&present != 0 {
-				do(done + uint64(i)/8)
+			if entry := binary.LittleEndian.Uint64(buf[i:]); entry&present != 0 {
+				do(done+uint64(i)/8, entry&fileOrShared != 0)
 			}
 		}
 		if got < 8 || err != nil && !errors.Is(err, io.EOF) {

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 	"unsafe"
 
@@ -78,7 +79,8 @@ func TestPagesThatAProcessHasAreSeen(t *testing.T) {
 		// Files can be mapped anywhere, and memory is not to be had for all of that.
 		{PageRange: criu.PageRange{Addr: start, Pages: 10}, Path: "/sparse", Offset: 1 << 62},
 		{PageRange: criu.PageRange{Addr: start, Pages: 1 << 40}, Path: "/huge", Offset: 0}}
-	if !known.look(t.Context(), o, restore.ProcessInfo{ID: imagePID, HostPID: os.Getpid()}, files) {
+	o.ranges = func() (map[int][]criu.FileRange, error) { return map[int][]criu.FileRange{imagePID: files}, nil }
+	if !known.look(t.Context(), o, &foresight{}, restore.ProcessInfo{ID: imagePID, HostPID: os.Getpid()}) {
 		t.Fatal("this process cannot be looked at")
 	}
 	want := []pageRun{{7, 2}, {7 + 2047, 2}, {7 + n - 1, 1}}
@@ -89,8 +91,47 @@ func TestPagesThatAProcessHasAreSeen(t *testing.T) {
 		t.Errorf("of files, -want +got:\n%s", diff)
 	}
 	for _, pid := range []int{0, 1 << 22} {
-		if known.look(t.Context(), o, restore.ProcessInfo{ID: imagePID, HostPID: pid}, nil) {
+		if known.look(t.Context(), o, &foresight{}, restore.ProcessInfo{ID: imagePID, HostPID: pid}) {
 			t.Errorf("process %d, which cannot be, was looked at", pid)
 		}
+	}
+}
+
+func TestPagesThatAProcessHasWrittenToAreToldApart(t *testing.T) {
+	file, err := os.Create(filepath.Join(t.TempDir(), "pack"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := file.Truncate(100 * restore.PageSize); err != nil {
+		t.Fatal(err)
+	}
+	memory, err := unix.Mmap(int(file.Fd()), 0, 100*restore.PageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(memory)
+	read := byte(0)
+	for page := range 60 {
+		read += memory[page*restore.PageSize]
+	}
+	for _, page := range []int{3, 50} {
+		memory[page*restore.PageSize] = read + 1
+	}
+	start := uint64(uintptr(unsafe.Pointer(&memory[0])))
+	o := &origin{fromPacks: map[int][]restore.Extent{imagePID: {{Addr: start, Pages: 100, Image: 1000}}}}
+	o.ranges = func() (map[int][]criu.FileRange, error) { return nil, nil }
+	var known touched
+	// With a working set, what is there was brought; but what was written to, the process has written to.
+	if !known.look(t.Context(), o, &foresight{learned: &learned{}}, restore.ProcessInfo{ID: imagePID, HostPID: os.Getpid()}) {
+		t.Fatal("this process cannot be looked at")
+	}
+	got := known.of(o.digest)
+	if diff := cmp.Diff([]pageRun{{1003, 1}, {1050, 1}}, got.written.all(), cmp.AllowUnexported(pageRun{})); diff != "" || got.image.count(0, 2000) != 0 {
+		t.Errorf("%d pages in all; written (-want +got):\n%s", got.image.count(0, 2000), diff)
+	}
+	set := &needs{written: pageSet{}.addRun(7, 1)}
+	if both := set.withWritten(got); !both.written.has(7) || !both.written.has(1003) || set.written.has(1003) || set.withWritten(nil) != set {
+		t.Error("what two know as written is not joined")
 	}
 }

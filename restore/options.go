@@ -116,8 +116,9 @@ type Options struct {
 	// Added is called by Add for each process, before any of its faults is read: it may have the processes held. Default: nobody is told.
 	Added func(ProcessInfo)
 
-	// Demanded is called for each page with content that is installed because a thread waits for it: its number in the image, and
-	// whether it is to be written. It is called on the fault path, by several goroutines, and must be quick. Default: nobody is told.
+	// Demanded is called for each page with content that is about to be installed because a thread waits for it: its number in the image,
+	// and whether it is to be written. It may come more than once for a page, from several goroutines, on the fault path, and must be
+	// quick. Default: nobody is told.
 	Demanded func(image uint64, write bool)
 
 	// Logger gets a line at the start and the end of each process, and one for each page that failed. Default: none.

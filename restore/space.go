@@ -127,6 +127,9 @@ func (a *addressSpace) install(w want) (outcome, uint64) {
 		pl.pages = uint64(n)
 		return a.installZero(w, pl)
 	}
+	if tell := a.s.opts.Demanded; tell != nil {
+		tell(pl.image, w.write) // before the thread goes on
+	}
 	res := a.copyRLocked(w.addr, data[:n*PageSize], classDemand)
 	if res.Outcome == uffd.NotRegistered && n > 1 {
 		// The mapping ends, or was split, before the neighbors do.
@@ -134,7 +137,7 @@ func (a *addressSpace) install(w want) (outcome, uint64) {
 	}
 	o, bytes := a.settle(w.addr, res, classDemand)
 	if o == installed {
-		a.countDemand(pl.image, w.write)
+		a.countDemand(pl.image)
 	}
 	return o, bytes
 }

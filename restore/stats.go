@@ -152,14 +152,11 @@ func (s *Session) countBytes(c class, n uint64) {
 }
 
 // countDemand counts a page with content that somebody waited for.
-func (a *addressSpace) countDemand(image uint64, write bool) {
+func (a *addressSpace) countDemand(image uint64) {
 	if a.stream.layout.Preload.has(image) {
 		a.s.count.late.Add(1)
 	} else {
 		a.s.count.missed.Add(1)
-	}
-	if tell := a.s.opts.Demanded; tell != nil {
-		tell(image, write)
 	}
 }
 
