@@ -128,15 +128,17 @@ func (f *foresight) worth(touched []workingset.Run) *workingset.Comparison {
 	return w
 }
 
-// preload says in the layouts of the processes which of their pages are brought first. Pages that are mapped are not among them.
-func (f *foresight) preload(layouts map[int]restore.Layout) {
+// preload returns the layouts of the processes that say which of their pages are brought first. Pages that are mapped are not among them.
+func (f *foresight) preload(layouts map[int]restore.Layout) map[int]restore.Layout {
 	if f.learned == nil {
-		return
+		return layouts
 	}
+	out := make(map[int]restore.Layout, len(layouts)) // others read the one that there is
 	for pid, l := range layouts {
 		l.Preload = restore.NewPreload(&l, f.must, f.likely)
-		layouts[pid] = l
+		out[pid] = l
 	}
+	return out
 }
 
 // populate enters what a process will need, and maps from files, into its page tables, while the runtime still restores it and behind.

@@ -178,12 +178,12 @@ func (s *session) serve(ctx context.Context) error {
 	var g sync.WaitGroup
 	var serveErr, runErr error
 	g.Go(func() { s.origin.readAhead(serveCtx, s.readAhead, s.request.Binds, s.sight) })
-	s.sight.preload(s.origin.layouts)
+	layouts := s.sight.preload(s.origin.layouts)
 	if s.record != nil {
 		s.looks.Go(func() { s.record.run(ctx) })
 	}
 	g.Go(func() {
-		if serveErr = criu.Serve(serveCtx, s.listener, s.pages, s.origin.layouts); serveErr == nil {
+		if serveErr = criu.Serve(serveCtx, s.listener, s.pages, layouts); serveErr == nil {
 			s.noteRunning()
 			if s.record != nil {
 				s.record.noteRunning()
