@@ -184,11 +184,11 @@ func (d *Daemon) recordingOf(s *session) *recording {
 	if !asked {
 		s.sight.leaveOut(rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
 	}
-	return newRecording(s, asked, func(r *workingset.Recording) error { return d.sets.learn(snap, r) })
+	return newRecording(s, asked, func(ctx context.Context, r *workingset.Recording) error { return d.sets.learn(ctx, snap, r) })
 }
 
-// learn adds a recording to a snapshot's working set, and writes it.
-func (w *workingSets) learn(snap *pagestore.Snapshot, r *workingset.Recording) error {
+// learn adds a recording to a snapshot's working set, and writes it, for which it may wait for another writer of the store until ctx ends.
+func (w *workingSets) learn(ctx context.Context, snap *pagestore.Snapshot, r *workingset.Recording) error {
 	w.learning.Lock()
 	defer w.learning.Unlock()
 	set := *workingset.NewSet(r.Digest, r.ImagePages)
@@ -203,5 +203,5 @@ func (w *workingSets) learn(snap *pagestore.Snapshot, r *workingset.Recording) e
 	if err != nil {
 		return err
 	}
-	return snap.SetHint(context.Background(), data)
+	return snap.SetHint(ctx, data)
 }

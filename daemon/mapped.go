@@ -171,7 +171,7 @@ const (
 	// writtenBlock is how many pages are looked at together for whether they are written to: 256 KiB, four mappings' worth of copying.
 	writtenBlock = 64
 	// writtenLeast is how many of them the working set has to know as written for the block to be copied. A write to a mapped page costs
-	// a fault and a copy in the process, 5 to 7 us in a virtual machine; to copy the page before it runs takes 1.3 us, and another thread's.
+	// a fault and a copy in the process; to copy the page before it runs takes another thread's time. Where the limit pays best was not measured.
 	writtenLeast = writtenBlock / 8
 )
 

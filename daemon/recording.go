@@ -32,7 +32,7 @@ const (
 // until the recorder has them, and go on without it if it cannot be had.
 type recording struct {
 	s     *session
-	learn func(*workingset.Recording) error
+	learn func(context.Context, *workingset.Recording) error
 	asked bool // by the client, who marks when it is over; else one of a share
 
 	ready  chan struct{} // closed when the recorder waits for processes, or has failed
@@ -91,7 +91,7 @@ type recorded struct {
 	files  []criu.FileRange
 }
 
-func newRecording(s *session, asked bool, learn func(*workingset.Recording) error) *recording {
+func newRecording(s *session, asked bool, learn func(context.Context, *workingset.Recording) error) *recording {
 	r := &recording{
 		s: s, learn: learn, asked: asked, ready: make(chan struct{}), spaces: make(map[uint32]recorded),
 		report: control.RecordingReport{State: control.RecordingWaits},
@@ -122,7 +122,7 @@ func (r *recording) run(ctx context.Context) {
 	defer client.Close()
 	t, err := tracer.Collect(r.until, client, "", nil)
 	if err == nil {
-		err = r.note(t)
+		err = r.note(ctx, t)
 	}
 	if err != nil {
 		r.fail(err)
@@ -199,11 +199,12 @@ func (r *recording) noteRunning() {
 	r.mu.Lock()
 	r.running = time.Now()
 	r.mu.Unlock()
-	// A timer of a recording that has ended stops what has stopped.
-	time.AfterFunc(r.lasts(), func() {
+	timer := time.AfterFunc(r.lasts(), func() {
 		r.look()
 		r.stop()
 	})
+	// The processes of a recording that has ended may be gone, and others have their numbers.
+	context.AfterFunc(r.until, func() { timer.Stop() })
 }
 
 // look notes which pages of files the processes have, as long as they are there: those that the runtime has touched on their behalf, and those
@@ -261,7 +262,7 @@ func (r *recording) mark(m control.Mark) error {
 }
 
 // note makes a recording of the trace, and has the working set learn from it.
-func (r *recording) note(t *trace.Trace) error {
+func (r *recording) note(ctx context.Context, t *trace.Trace) error {
 	r.mu.Lock()
 	o := workingset.TraceOptions{
 		Digest: r.s.origin.digest, ImagePages: r.s.origin.image.Pages(), Spaces: make(map[uint32]workingset.Memory),
@@ -290,7 +291,7 @@ func (r *recording) note(t *trace.Trace) error {
 	r.addOwn(learned, &o, t)
 	addPresent(learned, present)
 	r.tell(t, learned)
-	if err := r.learn(learned); err != nil {
+	if err := r.learn(ctx, learned); err != nil {
 		return err
 	}
 	r.mu.Lock()

@@ -3,12 +3,15 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"thaw/control"
 	"thaw/internal/testenv"
@@ -241,5 +244,40 @@ func TestTwoRestoresAreRecordedAtTheSameTime(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[uint64]int{5: 2, 100: 1, 101: 1}, support); diff != "" || set.Learned() != 2 {
 		t.Errorf("of %d recordings (-want +got):\n%s", set.Learned(), diff)
+	}
+}
+
+func TestRecordingDoesNotHoldUpTheEndOfThawd(t *testing.T) {
+	testenv.NeedTracing(t)
+	const n = 100
+	store := newStore(t, n)
+	d := start(t, store, nil)
+	s := d.create(t, control.SessionRequest{Snapshot: "web", Record: true})
+	r := connect(t, s, n)
+	r.target.Read(pages(3, 1)).Must()
+	r.finish()
+	await(t, "the process is recorded", func() bool {
+		now := d.session(t, s.ID)
+		return now.Running != nil && now.Recording.State == control.RecordingRuns
+	})
+	// Another writer has the store, and keeps it.
+	lock, err := os.Open(filepath.Join(store.Dir(), "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Mark(s.ID, control.MarkAnswered); err != nil {
+		t.Fatal(err)
+	}
+	d.stop(nil)
+	ended := make(chan error, 1)
+	go func() { ended <- d.wait() }()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Fatal("thawd waits for a writer that has nothing to do with it")
 	}
 }
