@@ -22,10 +22,9 @@ const (
 	Floor Mode = "floor"
 )
 
-// Modes lists all modes in the order in which reports show them.
-func Modes() []Mode {
-	return []Mode{Cold, CRIUEager, CRIULazy, Thaw, ThawBlind, ThawSet, ThawSetCopied, Floor}
-}
+// Modes lists the modes in which a container can be started that was only frozen, in the order in which reports show them. Those that are about
+// working sets are not among them: one has to be learned first.
+func Modes() []Mode { return []Mode{Cold, CRIUEager, CRIULazy, Thaw, Floor} }
 
 // Cache is the state of the page cache before a run.
 type Cache string
