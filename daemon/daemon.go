@@ -13,6 +13,7 @@ import (
 
 	"thaw/control"
 	"thaw/restore"
+	"thaw/restore/criu"
 )
 
 // A Daemon holds the sessions of one node. It is safe for concurrent use.
@@ -25,6 +26,7 @@ type Daemon struct {
 	begun   chan struct{} // closed when Run has begun to take sessions
 	touched touched
 	sets    workingSets
+	mapped  mappedImages
 
 	mu       sync.Mutex
 	running  context.Context // protected by mu; Run's context while Run takes sessions, else nil
@@ -44,6 +46,7 @@ func New(opts *Options) (*Daemon, error) {
 		return nil, err
 	}
 	d.metrics = newMetrics(d)
+	d.mapped.dir, d.mapped.write = d.opts.RunDir, criu.MapFiles
 	return d, nil
 }
 
@@ -75,10 +78,11 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.mu.Unlock()
 	left := d.count(control.StateRestoring) + d.count(control.StateServing)
 	d.group.Wait()
+	err = d.mapped.close()
 	if left > 0 {
 		return fmt.Errorf("%w: sessions: %d", ErrStopped, left)
 	}
-	return nil
+	return err
 }
 
 // Drain makes the daemon refuse new sessions and finish the others: sessions to which nobody has connected are cancelled,

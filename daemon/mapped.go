@@ -1,8 +1,6 @@
 package daemon
 
 import (
-	"errors"
-	"os"
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
@@ -28,10 +26,9 @@ const (
 // check of what is there goes at 20 GB/s; a wait for the disk would be better spent behind the process.
 const cachedShare = 98
 
-// mapImages makes in dir images that map memory from packs, as far as the processes will see packs and the memory is known to be
-// intact or can be checked at once, and has the origin's images and layouts be what is left. Memory that is fit for mapping
-// and not mapped is copied like all other.
-func (o *origin) mapImages(dir string, binds []control.Bind, sight *foresight) error {
+// mapImages has the origin's images map memory from packs, as far as the processes will see packs and the memory is known to be
+// intact or can be checked at once, and its layouts be what is left. Memory that is fit for mapping and not mapped is copied like all other.
+func (o *origin) mapImages(kept *mappedImages, binds []control.Bind, sight *foresight) error {
 	if o.image == nil || len(binds) == 0 {
 		return nil
 	}
@@ -61,13 +58,11 @@ func (o *origin) mapImages(dir string, binds []control.Bind, sight *foresight) e
 			p.plan.Tasks[pid][i].Random = sight.needs.sparse(e)
 		}
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	folder, err := kept.use(o.images, o.digest, &p.plan)
+	if err != nil {
 		return err
 	}
-	if err := criu.MapFiles(o.images, dir, &p.plan); err != nil {
-		return errors.Join(err, os.RemoveAll(dir)) // links and small files
-	}
-	o.images, o.fromPacks = dir, mapped
+	o.images, o.fromPacks, o.folder = folder.path, mapped, folder
 	for pid, extents := range mapped {
 		l := o.layouts[pid]
 		o.layouts[pid] = l.Without(extents)

@@ -29,6 +29,7 @@ type origin struct {
 	mapped   uint64                 // pages that the runtime maps from packs
 
 	fromPacks map[int][]restore.Extent // what those are, by image pid
+	folder    *mappedFolder            // that has them mapped; nil if nothing is
 	digest    pagestore.Digest         // of the snapshot
 	release   func() error
 	snap      *pagestore.Snapshot // nil for plain images

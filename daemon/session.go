@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -34,7 +32,7 @@ type session struct {
 
 	origin   *origin
 	work     workDir
-	mapped   string // folder of images that map memory from packs, if there are any
+	mapped   *mappedImages // the daemon's
 	listener *criu.Listener
 	pages    *restore.Session
 
@@ -59,7 +57,7 @@ type session struct {
 func (d *Daemon) open(r *control.SessionRequest) (_ *session, err error) {
 	s := &session{
 		id: newID(), request: *r, created: time.Now(), patience: d.opts.ConnectTimeout, readAhead: d.opts.ReadAhead,
-		known: &d.touched, done: make(chan struct{}),
+		known: &d.touched, mapped: &d.mapped, done: make(chan struct{}),
 	}
 	if s.request.Stream == "" {
 		s.request.Stream = control.StreamAll
@@ -90,7 +88,6 @@ func (d *Daemon) open(r *control.SessionRequest) (_ *session, err error) {
 	}
 	s.sight = d.foresee(s)
 	s.record = d.recordingOf(s)
-	s.mapped = filepath.Join(d.opts.RunDir, s.id+"-images")
 	binds := r.Binds
 	if r.Record {
 		binds = nil // what is mapped is not seen page by page
@@ -125,16 +122,24 @@ func (s *session) discard() {
 			s.log.Warn("close snapshot", "err", err)
 		}
 	}
+	s.releaseImages()
 	s.forget()
+}
+
+// releaseImages gives the folder of images back that memory is mapped with: no runtime reads it any more.
+func (s *session) releaseImages() {
+	if s.origin == nil || s.origin.folder == nil {
+		return
+	}
+	if err := s.mapped.release(s.origin.folder); err != nil {
+		s.log.Warn("folder of images stays", "err", err)
+	}
 }
 
 // forget removes the work folder, if it is ours.
 func (s *session) forget() {
 	if err := s.work.remove(); err != nil {
 		s.log.Warn("work folder stays", "err", err)
-	}
-	if err := os.RemoveAll(s.mapped); err != nil { // links and small files, if it is there
-		s.log.Warn("folder of images stays", "err", err)
 	}
 }
 
@@ -156,9 +161,7 @@ func (s *session) run(ctx context.Context) {
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
-	if err := os.RemoveAll(s.mapped); err != nil { // links and small files that no runtime reads any more
-		s.log.Warn("folder of images stays", "err", err)
-	}
+	s.releaseImages()
 	s.finish(err)
 	if s.record != nil {
 		s.record.over()

@@ -114,7 +114,7 @@ func (e *Entry) vain() float64 {
 }
 
 // order is where the page is among those that are brought: by when it is wanted, then those that are written first, which cost
-// the processes more. Pages of the same order are brought by their number.
+// the processes more.
 func (e *Entry) order() int {
 	if e.Write {
 		return 2 * int(e.Bucket)
@@ -130,13 +130,15 @@ type Plan struct {
 	ImagePages uint64
 
 	Must, Likely Part       // of the image
-	Near         []Run      // of the image, ascending: what lies between those; it comes last
+	Near         []Run      // of the image, ascending: what lies between those and is not among the musts; it comes last
 	Files        []FilePart // ascending by path
 }
 
-// A Part is pages of the image, in two orders. A run is of pages that were all written or all only read.
+// A Part is pages of the image, in two orders. A run is of pages that were all written or all only read. The musts have pages among them
+// that nobody was seen to touch: the shortest gaps between them (Policy.Near).
 type Part struct {
-	// Replay is by when the pages are wanted; those of a bucket that are written come first.
+	// Replay is by when the pages are wanted, those of a bucket that are written first; but stretches of 16 MiB are by their number, as
+	// long runs take less time to bring than a process could tell one order from another by.
 	Replay []Run
 	// Ascending has the same pages by their number.
 	Ascending []Run
@@ -153,8 +155,10 @@ func Cut(s *Set, policy *Policy) *Plan {
 	p := policy.setDefaults()
 	plan := &Plan{Digest: s.Digest, ImagePages: s.ImagePages}
 	classes := p.classes(s.Image(), s.Learned())
-	plan.Must, plan.Likely = part(s.Image(), classes, ClassMust), part(s.Image(), classes, ClassLikely)
-	plan.Near = p.near(s.Image(), classes)
+	near := p.near(s.Image(), classes)
+	plan.Must, near = part(s.Image(), classes, ClassMust, near)
+	plan.Likely, _ = part(s.Image(), classes, ClassLikely, nil)
+	plan.Near = near
 	for i := range s.Objects[1:] {
 		o := &s.Objects[1+i]
 		var runs []Run
@@ -170,24 +174,55 @@ func Cut(s *Set, policy *Policy) *Plan {
 	return plan
 }
 
-func part(entries []Entry, classes []Class, class Class) Part {
-	var p Part
-	// The entries ascend: nothing else is left to sort.
-	var replay [orders][]Run
+// part returns the pages of a class, with those of the gaps, which ascend, that lie between two of them. It returns the other gaps, too.
+func part(entries []Entry, classes []Class, class Class, gaps []Run) (p Part, others []Run) {
+	replay := make([][]Run, orders)
+	add := func(order int, r Run) {
+		p.Ascending = appendRun(p.Ascending, r)
+		replay[order] = appendRun(replay[order], r)
+	}
+	var last *Entry // of the class
 	for i := range entries {
 		e := &entries[i]
-		if classes[i] != class {
+		if classes[i] == ClassTail {
 			continue
 		}
-		p.Ascending = appendPage(p.Ascending, e.Page, e.Write)
-		replay[e.order()] = appendPage(replay[e.order()], e.Page, e.Write)
-	}
-	for _, runs := range replay {
-		for _, r := range runs {
-			p.Replay = appendRun(p.Replay, r)
+		for len(gaps) > 0 && gaps[0].Page < e.Page {
+			if last != nil && last.Page+1 == gaps[0].Page && gaps[0].end() == e.Page && classes[i] == class {
+				add(last.order(), gaps[0])
+			} else {
+				others = append(others, gaps[0])
+			}
+			gaps = gaps[1:]
+		}
+		if last = nil; classes[i] == class {
+			last = e
+			add(e.order(), Run{Page: e.Page, Pages: 1, Write: e.Write})
 		}
 	}
-	return p
+	for len(replay) > 0 {
+		n := stretch(replay)
+		together := slices.Concat(replay[:n]...)
+		slices.SortFunc(together, func(a, b Run) int { return cmp.Compare(a.Page, b.Page) })
+		for _, r := range together {
+			p.Replay = appendRun(p.Replay, r)
+		}
+		replay = replay[n:]
+	}
+	return p, others
+}
+
+// stretchPages is how many pages may be brought by their number, and not by when they are wanted: 16 MiB, which take 6 ms to copy.
+const stretchPages = 4096
+
+// stretch returns how many of the orders are taken together, which is at least the first.
+func stretch(orders [][]Run) int {
+	n, pages := 1, Pages(orders[0])
+	for n < len(orders) && pages+Pages(orders[n]) <= stretchPages {
+		pages += Pages(orders[n])
+		n++
+	}
+	return n
 }
 
 // nearGap is the longest gap that is filled: what a fault brings along is as long.

@@ -77,7 +77,7 @@ func TestPlanHasItsPagesInBothOrders(t *testing.T) {
 	want := &Plan{
 		Digest: [32]byte{9}, ImagePages: 100,
 		Must: Part{
-			Replay:    []Run{{6, 2, true}, {20, 1, true}, {4, 2, false}, {3, 1, false}},
+			Replay:    []Run{{3, 3, false}, {6, 2, true}, {20, 1, true}},
 			Ascending: []Run{{3, 3, false}, {6, 2, true}, {20, 1, true}},
 		},
 		Likely: Part{Replay: []Run{{8, 1, false}}, Ascending: []Run{{8, 1, false}}},
@@ -86,7 +86,7 @@ func TestPlanHasItsPagesInBothOrders(t *testing.T) {
 	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if order := got.Order(); !slices.Equal(order, []uint64{6, 7, 20, 4, 5, 3, 8}) || got.Pages() != 7 {
+	if order := got.Order(); !slices.Equal(order, []uint64{3, 4, 5, 6, 7, 20, 8}) || got.Pages() != 7 {
 		t.Errorf("the order is %d, of %d pages", order, got.Pages())
 	}
 }
@@ -108,11 +108,35 @@ func TestPlansOfRandomSetsAgreeWithTheirClasses(t *testing.T) {
 		for j, c := range classes {
 			want[c] = append(want[c], s.Image()[j].Page)
 		}
-		for class, part := range map[Class]Part{ClassMust: plan.Must, ClassLikely: plan.Likely} {
+		// The gaps are in the plan once: among the musts if both neighbours are.
+		inGap := make(map[uint64]bool)
+		for _, gap := range p.near(s.Image(), classes) {
+			for page := gap.Page; page < gap.end(); page++ {
+				inGap[page] = true
+			}
+		}
+		for _, page := range pagesOf(plan.Near) {
+			if !inGap[page] {
+				t.Fatalf("round %d: page %d is in no gap that is filled, or twice in the plan", i, page)
+			}
+			delete(inGap, page)
+		}
+		for class, part := range []Part{ClassMust: plan.Must, ClassLikely: plan.Likely} {
+			class := Class(class)
 			ascending := pagesOf(part.Ascending)
 			replay := pagesOf(part.Replay)
-			if !slices.Equal(ascending, want[class]) || uint64(len(ascending)) != sum.Image.Of(class).Pages {
-				t.Fatalf("round %d: %v pages are %d, want %d; the summary counts %d", i, class, ascending, want[class], sum.Image.Of(class).Pages)
+			ofClass := slices.DeleteFunc(slices.Clone(ascending), func(page uint64) bool {
+				filled := class == ClassMust && inGap[page]
+				if filled {
+					delete(inGap, page)
+				}
+				return filled
+			})
+			if !slices.Equal(ofClass, want[class]) || uint64(len(ofClass)) != sum.Image.Of(class).Pages {
+				t.Fatalf("round %d: %v pages are %d, want %d; the summary counts %d", i, class, ofClass, want[class], sum.Image.Of(class).Pages)
+			}
+			if class == ClassMust && len(inGap) > 0 {
+				t.Fatalf("round %d: gaps are filled by nobody: %v", i, inGap)
 			}
 			if slices.Sort(replay); !slices.Equal(replay, ascending) {
 				t.Fatalf("round %d: the orders of %v pages have other pages", i, class)
@@ -257,13 +281,52 @@ func TestShortGapsAreFilledAsFarAsThereIsRoom(t *testing.T) {
 			1087, 1089, 1091, 1093, 1095, 1097, 1099, 1101, 1103, 1105, 1107, 1109, 1111, 1113, 1115, 1117, 1119, 1121, 1123, 1125, 1127, 1129, 1131, 1133), nil, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			plan := Cut(tt.set, tt.policy)
-			if diff := gocmp.Diff(tt.want, plan.Near); diff != "" {
+			plan, p := Cut(tt.set, tt.policy), tt.policy.setDefaults()
+			classes := p.classes(tt.set.Image(), tt.set.Learned())
+			if diff := gocmp.Diff(tt.want, p.near(tt.set.Image(), classes)); diff != "" {
 				t.Errorf("gaps (-want +got):\n%s", diff)
 			}
 			if n := uint64(len(plan.Order())); n != plan.Pages() {
 				t.Errorf("%d pages in order, %d in all", n, plan.Pages())
 			}
 		})
+	}
+}
+
+func TestGapsBetweenMustsComeWithThem(t *testing.T) {
+	s := NewSet([32]byte{1}, 10000)
+	s.Recordings = 8
+	add := func(seen uint8, pages ...uint64) {
+		for _, page := range pages {
+			s.Objects[0].Entries = append(s.Objects[0].Entries, history(page, PhaseStart, seen, 8))
+		}
+	}
+	add(8, 10, 11, 13)
+	add(1, 15)
+	add(8, 17)
+	got := Cut(s, &Policy{Near: 1, Unused: 0.9})
+	want := &Plan{
+		Digest: s.Digest, ImagePages: s.ImagePages,
+		Must:   Part{Replay: []Run{{10, 4, false}, {17, 1, false}}, Ascending: []Run{{10, 4, false}, {17, 1, false}}},
+		Likely: Part{Replay: []Run{{15, 1, false}}, Ascending: []Run{{15, 1, false}}},
+		Near:   []Run{{14, 1, false}, {16, 1, false}},
+	}
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestALargeBucketIsBroughtBehindThoseBeforeIt(t *testing.T) {
+	s := NewSet([32]byte{1}, 1<<20)
+	s.Recordings = 4
+	for page := range uint64(3 * stretchPages) {
+		e := history(page, PhaseStart, 4, 4)
+		e.Bucket = Bucket(3 - page/stretchPages) // the last pages are wanted first
+		s.Objects[0].Entries = append(s.Objects[0].Entries, e)
+	}
+	got := Cut(s, nil).Must.Replay
+	want := []Run{{2 * stretchPages, stretchPages, false}, {stretchPages, stretchPages, false}, {0, stretchPages, false}}
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
