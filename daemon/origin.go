@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -141,9 +142,12 @@ func (o *origin) close() error { return o.release() }
 
 // readAhead has what the runtime will open, and pages of the image, at most limit bytes, brought to the page cache, so that the disk
 // works while the runtime still prepares. These are the pages that were touched after earlier restores; as long as nothing is
-// known of that, all pages, in the order of addresses, which is that of packs.
+// known of that, all pages, in the order of addresses, which is that of packs. Where all seems to be in memory nothing is done.
 func (o *origin) readAhead(ctx context.Context, limit int64, binds []control.Bind, sight *foresight) {
 	if limit > 0 && o.image != nil {
+		if o.warm(sight.needs, binds, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))) {
+			return
+		}
 		if sight.learned != nil {
 			o.image.PrefetchHot()
 		}
