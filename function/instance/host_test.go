@@ -95,6 +95,7 @@ var buildThawd = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	testenv.AtExit(func() { os.RemoveAll(dir) })
 	path := filepath.Join(dir, "thawd")
 	out, err := exec.Command("go", "build", "-o", path, "thaw/cmd/thawd").CombinedOutput()
 	if err != nil {
