@@ -53,6 +53,8 @@ class App:
     @overload
     def cls(
         self,
+        target: None = None,
+        /,
         *,
         enable_memory_snapshot: bool = ...,
         warmup: Warmup | None = ...,
@@ -111,6 +113,8 @@ class App:
     @overload
     def function(
         self,
+        target: None = None,
+        /,
         *,
         enable_memory_snapshot: bool = ...,
         warmup: Callable[[Any], Any] | None = ...,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import sys
@@ -77,8 +78,6 @@ def _native(now: int) -> None:
     """Tells the native libraries in memory, unless the environment says how many threads they are to have."""
     if "OMP_NUM_THREADS" in os.environ:
         return
-    import ctypes
-
     with open("/proc/self/maps") as maps:
         files = {line.split(maxsplit=5)[5].strip() for line in maps if ".so" in line}
     for file in files:

@@ -75,6 +75,10 @@ class Definition:
         """The names of the hooks of a kind, in the order in which they run."""
         return [name for name, mark in self.hooks.items() if mark.kind == kind and mark.snap == snap]
 
+    def uses_loop(self) -> bool:
+        """Whether any method or hook is async."""
+        return any(m.is_async for m in self.methods.values()) or any(is_async(getattr(self.target, name)) for name in self.hooks)
+
 
 def define_class(cls: type, settings: Settings) -> Definition:
     """Checks a class and its settings. Raises InvalidError."""
@@ -177,8 +181,7 @@ def _method(name: str, function: Callable[..., Any], mark: Mark, skip: int) -> M
                 f"{function.__qualname__} is a web endpoint and is called with one thaw.Request, but has the signature "
                 f"{signature_text(signature)}"
             ) from None
-    assert mark.kind in ("method", "web")
-    return Method(name, mark.kind, is_async(function), signature_text(signature))
+    return Method(name, "web" if mark.kind == "web" else "method", is_async(function), signature_text(signature))
 
 
 def _skips_self(cls: type, name: str) -> int:

@@ -28,15 +28,20 @@ def refresh(generation: str, env: Mapping[str, str | None], hostname: str | None
 def set_environment(env: Mapping[str, str | None]) -> None:
     """Makes the GPU visible again, and puts the variables of the start over those that are there; None removes one."""
     gpu.reveal()
+    overlay(env)
+    if "TZ" in env:
+        time.tzset()
+    if "CUDA_VISIBLE_DEVICES" in env:
+        gpu.forget()
+
+
+def overlay(env: Mapping[str, str | None]) -> None:
+    """Sets variables; None removes one."""
     for name, value in env.items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-    if "TZ" in env:
-        time.tzset()
-    if "CUDA_VISIBLE_DEVICES" in env:
-        gpu.forget()
 
 
 def _host_name(hostname: str, env: Mapping[str, str | None]) -> None:

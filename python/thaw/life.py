@@ -60,6 +60,7 @@ class Life:
             self.definition = find_object(find_app(import_file(file)), name)
         with self._stage("construct"), _timed() as constructing:
             self._construct(self.definition, values or {})
+            self._learn_signatures(self.definition)
         with self._stage("enter_snap"), _timed() as entering:
             self._run_hooks(self.definition.hooks_of("enter", snap=True))
         return {"import": importing(), "construct": constructing(), "enter_snap": entering()}
@@ -69,6 +70,7 @@ class Life:
         self.definition = definition
         with self._stage("construct"):
             self._construct(definition, values)
+            self._learn_signatures(definition)
         with self._stage("enter_snap"):
             self._run_hooks(definition.hooks_of("enter", snap=True))
 
@@ -98,7 +100,8 @@ class Life:
         with self._stage("refresh"), _timed() as refreshing:
             network.allow()
             boot.set_boot(start)
-            if start.restored:
+            # A process that has been prepared may have been frozen, and what comes out of the snapshot of a template is booted as any other.
+            if start.restored or self.prepared:
                 fresh.refresh(start.generation, start.env, hostname, cpus, reseed)
             else:
                 fresh.set_environment(start.env)
@@ -118,12 +121,9 @@ class Life:
         method = self.definition.methods.get(name)
         if method is None or method.kind != kind:
             raise MethodError(self._no_such_method(name, kind))
-        function = self.definition.target if self.definition.kind == "function" else getattr(self.instance, name)
-        signature = self._signatures.get(name)
-        if signature is None:
-            signature = self._signatures[name] = inspect.signature(function)
+        function = self._function(self.definition, name)
         try:
-            signature.bind(*args, **kwargs)
+            self._signatures[name].bind(*args, **kwargs)
         except TypeError as err:
             raise ArgumentError(f"{name}{method.signature}: {err}") from None
         return lambda: function(*args, **kwargs)
@@ -160,6 +160,8 @@ class Life:
         return self.loop
 
     def _construct(self, definition: Definition, values: dict[str, Any]) -> None:
+        if definition.uses_loop():
+            self.event_loop()
         if definition.kind == "function":
             if values:
                 raise ArgumentError(f"{definition.name} is a function, and has no parameters")
@@ -169,6 +171,15 @@ class Life:
         parameters.assign(instance, values)
         instance.__init__()
         self.instance = instance
+
+    def _learn_signatures(self, definition: Definition) -> None:
+        """Before the freeze, so that no restored process has to."""
+        for name in definition.methods:
+            self._signatures[name] = inspect.signature(self._function(definition, name))
+
+    def _function(self, definition: Definition, name: str) -> Callable[..., Any]:
+        function: Callable[..., Any] = definition.target if definition.kind == "function" else getattr(self.instance, name)
+        return function
 
     def _run_hooks(self, names: list[str]) -> None:
         for name in names:
@@ -208,10 +219,10 @@ class Life:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await loop.shutdown_asyncgens()
 
         try:
             loop.run_until_complete(end_tasks())
+            loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             asyncio.set_event_loop(None)
             loop.close()

@@ -7,6 +7,7 @@ and names that need no server, are left alone.
 from __future__ import annotations
 
 import errno
+import functools
 import ipaddress
 import os
 import socket
@@ -18,8 +19,10 @@ from .tracebacks import is_ours
 
 # The targets that the log has named.
 _named: set[str] = set()
-# What was in the places where the guard is now. Empty while there is no guard.
-_lookups: dict[str, Any] = {}
+# What stands in the places of socket.py while there is a guard, and what was there before. What others have copied from these places in the
+# meantime lets everything through afterwards.
+_active = False
+_replaced: list[tuple[Any, str, Any, Any]] = []
 
 _METHODS = ("connect", "connect_ex", "sendto", "sendmsg")
 _LOOKUPS = ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr")
@@ -27,36 +30,48 @@ _LOOKUPS = ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr")
 
 def block() -> None:
     """Lets connection attempts and name lookups fail from now on."""
-    if _lookups:
+    global _active
+    if _active:
         return
+    _active = True
     for name in _LOOKUPS:
-        _lookups[name] = getattr(socket, name)
-        setattr(socket, name, _guarded_lookup(name, _lookups[name]))
+        _replace(socket, name, _guarded_lookup(getattr(socket, name)))
     for name in _METHODS:
-        # The methods are those of a base class in C: what is set here hides them, and is taken away again.
-        setattr(socket.socket, name, _guarded_method(name, getattr(socket.socket, name)))
+        _replace(socket.socket, name, _guarded_method(name, getattr(socket.socket, name)))
 
 
 def allow() -> None:
     """Takes the guard away."""
-    if not _lookups:
-        return
-    for name, original in _lookups.items():
-        setattr(socket, name, original)
-    _lookups.clear()
-    for name in _METHODS:
-        delattr(socket.socket, name)
+    global _active
+    _active = False
     _named.clear()
+    for place, name, ours, before in _replaced:
+        if vars(place).get(name) is not ours:
+            # Somebody has put something over it, which calls ours.
+            continue
+        if before is None:
+            # A method of the base class, which is in C.
+            delattr(place, name)
+        else:
+            setattr(place, name, before)
+    _replaced.clear()
+
+
+def _replace(place: Any, name: str, ours: Any) -> None:
+    _replaced.append((place, name, ours, vars(place).get(name)))
+    setattr(place, name, ours)
 
 
 def _guarded_method(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
     def guarded(self: socket.socket, *args: Any) -> Any:
         if name == "sendmsg":
             address = args[3] if len(args) > 3 else None
         else:
             address = args[-1] if args else None
-        if self.family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple) and address and not _local(address[0]):
-            message = _refuse(f"{address[0]}:{address[1]}" if len(address) > 1 else str(address[0]))
+        internet = self.family in (socket.AF_INET, socket.AF_INET6)
+        if _active and internet and isinstance(address, tuple) and len(address) >= 2 and not _local(address[0]):
+            message = _refuse(f"{address[0]}:{address[1]}")
             if name == "connect_ex":
                 return errno.ENETUNREACH
             raise OSError(errno.ENETUNREACH, message)
@@ -65,10 +80,11 @@ def _guarded_method(name: str, original: Callable[..., Any]) -> Callable[..., An
     return guarded
 
 
-def _guarded_lookup(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+def _guarded_lookup(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         host = args[0] if args else kwargs.get("host")
-        if not _local(host) and not _is_address(host):
+        if _active and not _local(host) and not _is_address(host):
             raise socket.gaierror(socket.EAI_AGAIN, _refuse(_text(host)))
         return original(*args, **kwargs)
 

@@ -6,6 +6,7 @@ str hashes, the addresses of memory and the stack's canary are the same in all r
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from typing import Any, Callable
@@ -83,10 +84,6 @@ def _uuid(uuid: Any, generation: str) -> None:
 
 
 def _libc() -> None:
-    # ctypes is there if the process was prepared for a freeze; there is nothing else that a restore comes after.
-    ctypes = sys.modules.get("ctypes")
-    if ctypes is None:
-        return
     libc = ctypes.CDLL(None)
     seeds = [int.from_bytes(os.urandom(4), "little") for _ in range(3)]
     # The first two seed the same generator in glibc, and two in other libraries.

@@ -12,10 +12,11 @@ of ours: a restore is that read's return.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Any, NoReturn
 
-from . import gpu, network, tracebacks
+from . import fresh, gpu, network, tracebacks
 from .boot import Boot
 from .conversation import Conversation
 from .errors import ProtocolError
@@ -44,7 +45,14 @@ class Runner:
         network.block()
         gpu.hide()
         try:
-            self._follow()
+            try:
+                self._follow()
+            except KeyboardInterrupt:
+                # While it waited for a command: as good as an end of input.
+                pass
+            # From here on nothing is to keep the exit methods from their work.
+            for number in (signal.SIGINT, signal.SIGUSR1):
+                signal.signal(number, signal.SIG_IGN)
             self._life.exit()
         except StageError as err:
             self._fail(err.stage, err.error)
@@ -76,6 +84,8 @@ class Runner:
             network.allow()
         if command.get("gpu"):
             gpu.reveal()
+        # The process may come from a template's snapshot, with the template's environment.
+        fresh.overlay(_environment(command))
         seconds = self._life.load(
             _field(command, "file", str), _field(command, "object", str), _field(command, "parameters", dict, optional=True)
         )
@@ -89,12 +99,11 @@ class Runner:
     def _on_boot(self, command: dict[str, Any]) -> None:
         self._must_be("loaded", command)
         self._restored = bool(command.get("restored"))
-        env = _field(command, "env", dict, optional=True) or {}
         start = Boot(
             restored=self._restored,
             generation=_field(command, "generation", str, optional=True) or os.urandom(16).hex(),
-            frozen_at=command.get("frozen_at"),
-            env=env,
+            frozen_at=_field(command, "frozen_at", (int, float), optional=True),
+            env=_environment(command),
         )
         seconds = self._life.boot(
             start,
@@ -124,7 +133,14 @@ class Runner:
         self._fail("protocol", error)
 
 
-def _field(command: dict[str, Any], name: str, kind: type, optional: bool = False) -> Any:
+def _environment(command: dict[str, Any]) -> dict[str, Any]:
+    env: dict[str, Any] = _field(command, "env", dict, optional=True) or {}
+    if not all(value is None or isinstance(value, str) for value in env.values()):
+        raise ProtocolError(f"{command['op']} has an environment in which a value is no text")
+    return env
+
+
+def _field(command: dict[str, Any], name: str, kind: type | tuple[type, ...], optional: bool = False) -> Any:
     value = command.get(name)
     if value is None and optional or isinstance(value, kind):
         return value

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from . import tracebacks
 from .conversation import Conversation
-from .errors import CallError, ProtocolError
+from .errors import CallError, ProtocolError, ResultError
 from .life import Life
 from .values import to_json
 from .web import request_from, response_fields
@@ -56,7 +56,7 @@ class Call:
         try:
             result = self.run()
             if inspect.isawaitable(result):
-                raise CallError("the method is not async, and returned something to await")
+                raise ResultError("the method returned something to await, and is not async: write async def")
             self.done(result)
         except BaseException as err:
             self.failed(err)
@@ -66,7 +66,9 @@ class Call:
         if self.run is None:
             return
         try:
-            self.done(await self.run())
+            result = self.run()
+            # A decorator can have made an ordinary method of an async one.
+            self.done(await result if inspect.isawaitable(result) else result)
         except BaseException as err:
             self.failed(err)
 
@@ -154,14 +156,14 @@ class _OnLoop:
         self._error: ProtocolError | None = None
 
     def run(self) -> None:
+        # What came together with the command before is there already. On the loop, not here: stopping a loop that does not run would
+        # stop it the next time.
+        self._loop.call_soon(self._take)
         try:
             self._loop.add_reader(self._conversation.commands, self._readable)
         except PermissionError:
             # A file, when somebody tries the runner by hand: it is always readable, and cannot be watched.
-            while not self._ended:
-                self._readable()
-        # What came together with the command before.
-        self._take()
+            self._loop.call_soon(self._read_file)
         while not self._ended or self._running or self._here:
             self._loop.run_forever()
             while self._here:
@@ -174,6 +176,10 @@ class _OnLoop:
         self._take()
         if not alive:
             self._end()
+
+    def _read_file(self) -> None:
+        while not self._ended:
+            self._readable()
 
     def _take(self) -> None:
         try:

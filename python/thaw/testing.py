@@ -27,7 +27,9 @@ def started(cls: type[T], **parameters: Any) -> Iterator[T]:
     try:
         life.construct(define_class(cls, Settings(enable_memory_snapshot=True)), parameters)
         life.boot(Boot(generation=os.urandom(16).hex()))
-        yield life.instance
-        life.exit()
+        try:
+            yield life.instance
+        finally:
+            life.exit()
     except StageError as err:
         raise err.error from None

@@ -38,22 +38,14 @@ def text(error: BaseException) -> str:
 
 
 def _without_first_ours(tb: TracebackType | None) -> TracebackType | None:
-    """The traceback from its first frame that is not ours, nor of a loop or thread that ours called."""
-    start = tb
-    while start is not None and is_ours(start.tb_frame.f_code.co_filename):
-        start = start.tb_next
-        # What this package calls an author's function through: frames of the standard library up to the author's.
-        probe = start
-        while probe is not None and _runs_others(probe.tb_frame.f_code.co_filename):
-            probe = probe.tb_next
-        if probe is not None:
-            start = probe
-    return start
+    """The traceback from the first frame that is neither ours nor of the event loop that ours ran."""
+    while tb is not None and _leads_on(tb.tb_frame.f_code.co_filename):
+        tb = tb.tb_next
+    return tb
 
 
-def _runs_others(filename: str) -> bool:
-    folder, name = os.path.split(filename)
-    return os.path.basename(folder) in ("asyncio", "concurrent", "futures") or name in ("threading.py", "contextvars.py") or is_ours(filename)
+def _leads_on(filename: str) -> bool:
+    return is_ours(filename) or os.path.basename(os.path.dirname(filename)) == "asyncio"
 
 
 def _cut(error: Any, seen: set[int]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from dataclasses import dataclass, field
-from typing import Any, Mapping, Sequence, Union
+from dataclasses import dataclass
+from typing import Any, Iterable, Mapping, Sequence, Union
 from urllib.parse import parse_qs
 
 from .errors import ArgumentError, ResultError
@@ -49,7 +49,7 @@ class Response:
 
     body: Any = b""
     status: int = 200
-    headers: Headers = field(default_factory=dict)
+    headers: Headers = ()
 
 
 def request_from(fields: object) -> Request:
@@ -93,7 +93,7 @@ def _body(body: object) -> tuple[bytes, str]:
 
 
 def _headers(headers: Headers) -> list[list[str]]:
-    pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+    pairs: Iterable[Sequence[str]] = headers.items() if isinstance(headers, Mapping) else headers
     checked = []
     for pair in pairs:
         if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
