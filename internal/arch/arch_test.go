@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"thaw/checkpoint":                {},
 	"thaw/doctor":                    {"thaw/uffd", "thaw/checkpoint", "thaw/restore/tracer/..."},
 	"thaw/control":                   {},
+	"thaw/python":                    {},
 	"thaw/daemon":                    {"thaw/control", "thaw/pagestore", "thaw/restore/...", "thaw/uffd", "thaw/internal/..."},
 	"thaw/snapshot":                  {"thaw/checkpoint", "thaw/control", "thaw/pagestore", "thaw/restore/criu", "thaw/restore/workingset"},
 	"thaw/function/runner":           {},
