@@ -296,4 +296,3 @@ func TestARunnerThatDiesFailsItsCalls(t *testing.T) {
 		t.Error("stop of a runner that is gone returned no error")
 	}
 }
-

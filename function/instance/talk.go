@@ -30,6 +30,8 @@ type LoadOptions struct {
 	File, Object string
 	// Parameters are the class's, as a JSON object. Nil: it has none.
 	Parameters json.RawMessage
+	// Env changes the environment before the module is imported: an instance of a template has the template's. A nil value takes a variable away.
+	Env map[string]*string
 }
 
 // Load has the runner make its object, in an instance that was started, or restored from a template.
@@ -39,7 +41,7 @@ func (i *Instance) Load(ctx context.Context, o LoadOptions) (*runner.Loaded, err
 	}
 	open := i.shell.spec.Open
 	loaded, err := i.shell.client.Load(ctx, &runner.Load{
-		File: codeTarget + "/" + o.File, Object: o.Object, Parameters: o.Parameters,
+		File: codeTarget + "/" + o.File, Object: o.Object, Parameters: o.Parameters, Env: o.Env,
 		Network: open && i.shell.spec.Network, GPU: open && len(i.shell.devices) > 0,
 	})
 	if err != nil {

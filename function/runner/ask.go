@@ -16,7 +16,7 @@ func (c *Client) Import(ctx context.Context, modules []string) (float64, error) 
 
 // Load has the runner make its object.
 func (c *Client) Load(ctx context.Context, l *Load) (*Loaded, error) {
-	e, err := c.ask(ctx, loadCommand{"load", l.File, l.Object, orEmpty(l.Parameters, "null"), l.Network, l.GPU}, "loaded")
+	e, err := c.ask(ctx, l.command(), "loaded")
 	if err != nil {
 		return nil, err
 	}

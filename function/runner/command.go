@@ -9,6 +9,9 @@ type Load struct {
 	Object string
 	// Parameters are the class's, as a JSON object; nil if it has none.
 	Parameters json.RawMessage
+	// Env changes the environment before the module is imported: one that was restored from a template has the template's. A nil value takes
+	// a variable away.
+	Env map[string]*string
 	// Network and GPU say whether the object has these from the start; else it is told to wait for the boot when it wants one.
 	Network, GPU bool
 }
@@ -54,12 +57,13 @@ type (
 		Modules []string `json:"modules"`
 	}
 	loadCommand struct {
-		Op         string          `json:"op"`
-		File       string          `json:"file"`
-		Object     string          `json:"object"`
-		Parameters json.RawMessage `json:"parameters"` // null if there are none
-		Network    bool            `json:"network"`
-		GPU        bool            `json:"gpu"`
+		Op         string             `json:"op"`
+		File       string             `json:"file"`
+		Object     string             `json:"object"`
+		Parameters json.RawMessage    `json:"parameters"` // null if there are none
+		Env        map[string]*string `json:"env"`
+		Network    bool               `json:"network"`
+		GPU        bool               `json:"gpu"`
 	}
 	bootCommand struct {
 		Op         string             `json:"op"`
@@ -91,15 +95,26 @@ type (
 
 func (b *Boot) command() bootCommand {
 	c := bootCommand{
-		Op: "boot", Restored: b.Restored, Generation: b.Generation, Env: b.Env, Hostname: b.Hostname, CPUs: b.CPUs, Reseed: !b.KeepRandom,
-	}
-	if c.Env == nil {
-		c.Env = map[string]*string{}
+		Op: "boot", Restored: b.Restored, Generation: b.Generation, Env: orNone(b.Env), Hostname: b.Hostname, CPUs: b.CPUs, Reseed: !b.KeepRandom,
 	}
 	if b.FrozenAt != 0 {
 		c.FrozenAt = &b.FrozenAt
 	}
 	return c
+}
+
+func (l *Load) command() loadCommand {
+	return loadCommand{
+		Op: "load", File: l.File, Object: l.Object, Parameters: orEmpty(l.Parameters, "null"), Env: orNone(l.Env), Network: l.Network, GPU: l.GPU,
+	}
+}
+
+// orNone gives what is not there the JSON value of an empty object.
+func orNone(env map[string]*string) map[string]*string {
+	if env == nil {
+		return map[string]*string{}
+	}
+	return env
 }
 
 // orEmpty gives what is not there the JSON value that stands for nothing.
