@@ -163,7 +163,7 @@ func (f *fixture) spec(t *testing.T) Spec {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Spec{Name: "probe", Root: f.root, Code: app}
+	return Spec{Name: function, Root: f.root, Code: app}
 }
 
 // start starts an instance cold. The test closes it.

@@ -23,8 +23,11 @@ func expectNothingLeft(t *testing.T) {
 	})
 }
 
-// mark is in the names of all that the tests of this package make: containers are called after the function.
-const mark = "thaw-probe-"
+// function is what the tests of this package call theirs, and mark begins the names of all that is made for it.
+const (
+	function = "insttest"
+	mark     = "thaw-" + function + "-"
+)
 
 // leftovers lists what is there now.
 func leftovers(t *testing.T) []string {
@@ -32,11 +35,13 @@ func leftovers(t *testing.T) []string {
 	var all []string
 	add := func(kind, what string) { all = append(all, kind+" "+what) }
 
-	// Of the processes of a container the environment tells, whatever their names are; a zombie has none.
-	environments, _ := filepath.Glob("/proc/[0-9]*/environ")
-	for _, path := range environments {
-		if text, err := os.ReadFile(path); err == nil && strings.Contains(string(text), "PYTHONPATH="+sdkTarget+"\x00") {
-			add("process", filepath.Base(filepath.Dir(path)))
+	memberships, _ := filepath.Glob("/proc/[0-9]*/cgroup")
+	for _, path := range memberships {
+		dir := filepath.Dir(path)
+		// One that has ended, and that its parent has not looked at yet, has no program any more.
+		_, ended := os.Readlink(filepath.Join(dir, "exe"))
+		if text, err := os.ReadFile(path); err == nil && ended == nil && strings.Contains(string(text), "/"+mark) {
+			add("process", filepath.Base(dir))
 		}
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")

@@ -138,7 +138,7 @@ func TestFilesAreAsTheyWereAtTheFreeze(t *testing.T) {
 func TestASnapshotIsTakenOnTopOfAnother(t *testing.T) {
 	f := newFixture(t)
 	spec := f.spec(t)
-	template := f.start(t, Spec{Name: "probe", Root: f.root, Code: spec.Code})
+	template := f.start(t, Spec{Name: function, Root: f.root, Code: spec.Code})
 	if _, err := template.Import(t.Context(), []string{"numpy"}); err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,7 @@ func runOwner(text string) error {
 		return err
 	}
 	log := &notice{word: "sleeping"}
-	i, err := h.Start(ctx, Spec{Name: "probe", Root: root, Code: o.Code, Log: log})
+	i, err := h.Start(ctx, Spec{Name: function, Root: root, Code: o.Code, Log: log})
 	if err != nil {
 		return err
 	}
