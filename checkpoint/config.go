@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -21,6 +22,11 @@ type Config struct {
 	// ActionScript is the path of a program that CRIU runs at each stage with CRTOOLS_SCRIPT_ACTION set, empty for none.
 	// "pre-resume" is the stage in which all memory of a lazy restore is registered and nothing runs yet.
 	ActionScript string
+	// GhostLimit is the size in bytes up to which a deleted file that is still open is kept in the images; 0 is CRIU's own limit of 1 MiB.
+	GhostLimit uint64
+	// LinkRemap lets CRIU give an open file whose name was deleted, and which has another, a name again beside the old one for the time from the
+	// freeze to the restore. The root file system must be writable, and be kept with the images.
+	LinkRemap bool
 }
 
 // ConfigAnnotation is the annotation of a bundle that names the CRIU configuration file; runc looks for it on checkpoint
@@ -34,6 +40,12 @@ func (c *Config) text() string {
 	if c.ActionScript != "" {
 		fmt.Fprintf(&b, "action-script %s\n", c.ActionScript)
 	}
+	if c.GhostLimit != 0 {
+		fmt.Fprintf(&b, "ghost-limit %d\n", c.GhostLimit)
+	}
+	if c.LinkRemap {
+		b.WriteString("link-remap\n")
+	}
 	return b.String()
 }
 
@@ -45,6 +57,12 @@ func (c *Config) args() []string {
 	}
 	if c.ActionScript != "" {
 		args = append(args, "--action-script", c.ActionScript)
+	}
+	if c.GhostLimit != 0 {
+		args = append(args, "--ghost-limit", strconv.FormatUint(c.GhostLimit, 10))
+	}
+	if c.LinkRemap {
+		args = append(args, "--link-remap")
 	}
 	return args
 }

@@ -11,6 +11,7 @@ import (
 
 	"thaw/checkpoint"
 	"thaw/pagestore"
+	"thaw/restore/criu"
 )
 
 // FreezeOptions are the options of [Freeze]. Exactly one of PID and Container is set.
@@ -33,12 +34,18 @@ type FreezeOptions struct {
 
 	// Import says how the images enter the store. Host is set by Freeze.
 	Import ImportOptions
+
+	// Dumped is called when the images are written, before they enter the store. An error of it fails the freeze as one of the import
+	// does. Nil: nothing happens then.
+	Dumped func(ctx context.Context) error
 }
 
 // FreezeReport says what a freeze did.
 type FreezeReport struct {
 	Import    *pagestore.Report
-	Dump      time.Duration // how long CRIU took, during which the process stood still
+	Dump      time.Duration // how long CRIU took
+	Stopped   time.Duration // how long the process stood still, as CRIU says; 0 if it does not
+	Writing   time.Duration // how much of that CRIU needed to write pages
 	ImagesDir string        // where the images are; empty if they were removed
 }
 
@@ -94,8 +101,17 @@ func Freeze(ctx context.Context, store *pagestore.Store, tools *checkpoint.Tools
 		return nil, errors.Join(fmt.Errorf("freeze: %w", needsRoot(err)), dirs.remove())
 	}
 	report := &FreezeReport{Dump: time.Since(begin)}
+	// A freeze without figures is as good.
+	if stats, err := criu.ReadDumpStats(dirs.work); err == nil {
+		report.Stopped, report.Writing = stats.Stopped, stats.Writing
+	}
 	o.Import.Host = host
-	report.Import, err = Import(ctx, store, dirs.images, o.Import)
+	if o.Dumped != nil {
+		err = o.Dumped(ctx)
+	}
+	if err == nil {
+		report.Import, err = Import(ctx, store, dirs.images, o.Import)
+	}
 	if err != nil {
 		if o.Dump.LeaveRunning {
 			return nil, errors.Join(fmt.Errorf("freeze: %w", err), dirs.remove())

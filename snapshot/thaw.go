@@ -82,21 +82,60 @@ func Thaw(ctx context.Context, client *control.Client, tools *checkpoint.Tools, 
 		return nil, err
 	}
 	o.Session.Binds = append(o.Session.Binds, binds...)
-	session, err := client.CreateSession(ctx, &o.Session)
+	p, err := Begin(ctx, client, &o.Session)
 	if err != nil {
 		return nil, err
 	}
-	host, err := parseHost(session.Host)
+	t, err := p.Restore(ctx, tools, o.Container)
 	if err != nil {
-		return nil, errors.Join(err, cancelSession(ctx, client, session.ID))
-	}
-	t := &Thawed{Session: session}
-	if err := t.restore(ctx, tools, &host, o.Container); err != nil {
-		return nil, explain(ctx, client, tools, session.ID, err)
+		return nil, err
 	}
 	t.ToRunning = time.Since(begin)
+	return t, nil
+}
+
+// Pending is a session that no runtime has connected to yet: half of a [Thaw]. thawd reads ahead for it, while its owner makes what else the
+// restore needs. Not safe for concurrent use.
+type Pending struct {
+	client  *control.Client
+	session *control.Session
+	host    Host
+	begin   time.Time
+}
+
+// Begin has thawd make a session. The caller calls Restore or Cancel.
+func Begin(ctx context.Context, client *control.Client, r *control.SessionRequest) (*Pending, error) {
+	p := &Pending{client: client, begin: time.Now()}
+	var err error
+	if p.session, err = client.CreateSession(ctx, r); err != nil {
+		return nil, err
+	}
+	if p.host, err = parseHost(p.session.Host); err != nil {
+		return nil, errors.Join(err, p.Cancel(ctx))
+	}
+	return p, nil
+}
+
+// Session returns the session.
+func (p *Pending) Session() *control.Session { return p.session }
+
+// Cancel takes the session back. The context's end does not keep it from that.
+func (p *Pending) Cancel(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	return cancelSession(ctx, p.client, p.session.ID)
+}
+
+// Restore has the runtime restore from the session, and returns when the process runs: a plain process if c is nil, else a container whose
+// bundle has the binds that the session was asked for. If that fails nothing of it is left, nor of the session.
+func (p *Pending) Restore(ctx context.Context, tools *checkpoint.Tools, c *ContainerOptions) (*Thawed, error) {
+	t := &Thawed{Session: p.session}
+	if err := t.restore(ctx, tools, &p.host, c); err != nil {
+		return nil, explain(ctx, p.client, tools, p.session.ID, err)
+	}
+	t.ToRunning = time.Since(p.begin)
 	here := thisHost()
-	t.Warnings = host.lacks(&here)
+	t.Warnings = p.host.lacks(&here)
 	return t, nil
 }
 

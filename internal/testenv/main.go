@@ -11,11 +11,20 @@ import (
 	"go.uber.org/goleak"
 )
 
+// atExit is what AtExit was given.
+var atExit []func()
+
+// AtExit has f called by [Main] when all tests have ended: for what several tests share.
+func AtExit(f func()) { atExit = append(atExit, f) }
+
 // Main runs the tests of a package, and fails if they leak goroutines or descriptors. Call it from TestMain; it
 // does not return.
 func Main(m *testing.M, ignore ...goleak.Option) {
 	before := openFiles()
 	code := m.Run()
+	for _, f := range atExit {
+		f()
+	}
 	if code == 0 {
 		code = checkLeaks(before, ignore)
 	}
