@@ -14,12 +14,12 @@ import (
 
 // Host says on what kind of host a snapshot was taken, and how. It is kept as JSON in the snapshot.
 type Host struct {
-	Kernel   string   `json:"kernel,omitempty"`    // release, as uname -r tells it
-	Arch     string   `json:"arch,omitempty"`      // as GOARCH
-	CPU      string   `json:"cpu,omitempty"`       // model name
-	CPUFlags cpu.Set  `json:"cpu_flags,omitempty"` // features that the process may use
-	CRIU     string   `json:"criu,omitempty"`      // version that dumped; empty if images were imported
-	Runtime  Runtime  `json:"runtime,omitempty"`   // what dumped; empty if images were imported
+	Kernel   string  `json:"kernel,omitempty"`    // release, as uname -r tells it
+	Arch     string  `json:"arch,omitempty"`      // as GOARCH
+	CPU      string  `json:"cpu,omitempty"`       // model name
+	CPUFlags cpu.Set `json:"cpu_flags,omitempty"` // features that the process may use
+	CRIU     string  `json:"criu,omitempty"`      // version that dumped; empty if images were imported
+	Runtime  Runtime `json:"runtime,omitempty"`   // what dumped; empty if images were imported
 
 	Repeat
 }

@@ -54,6 +54,15 @@ func (s Set) String() string {
 	return strings.Join(words, ",")
 }
 
+// Summary returns the highest level in s, and how many features there are beyond it.
+func (s Set) Summary() string {
+	words := strings.Split(s.String(), ",")
+	if n := len(words) - 1; n > 0 {
+		return fmt.Sprintf("%s and %d more", words[0], n)
+	}
+	return words[0]
+}
+
 // UnmarshalJSON implements json.Unmarshaler. It refuses what is no set.
 func (s *Set) UnmarshalJSON(text []byte) error {
 	var names []string

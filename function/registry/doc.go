@@ -7,6 +7,7 @@
 //	STATE/apps/APP/versions/KEY/stats.json   its snapshots and how they do: [Stats]; missing until there is something to say
 //	STATE/apps/APP/versions/KEY/code/        the app's files, as they were when it was deployed
 //	STATE/templates/KEY/stats.json           snapshots that several versions share
+//	STATE/sdk/DIGEST/                        the SDK that versions were deployed with: package sdk
 //	STATE/removed/                           versions that were removed while somebody leased them
 //	STATE/staging/                           a deployment in flight; whatever the next one finds there was abandoned
 //

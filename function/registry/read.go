@@ -145,7 +145,9 @@ func (r *Registry) VersionStats(app string, key version.Key) (*Stats, error) {
 }
 
 // TemplateStats returns what is known of a template's snapshots: nothing if there is none.
-func (r *Registry) TemplateStats(key version.Key) (*Stats, error) { return readStats(r.templateDir(key)) }
+func (r *Registry) TemplateStats(key version.Key) (*Stats, error) {
+	return readStats(r.templateDir(key))
+}
 
 // Templates returns the keys of all templates, sorted.
 func (r *Registry) Templates() ([]version.Key, error) {

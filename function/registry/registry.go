@@ -26,6 +26,7 @@ const (
 	templatesDir = "templates"
 	removedDir   = "removed"
 	stagingDir   = "staging"
+	sdkDir       = "sdk"
 )
 
 // The format file marks the folder; its content is part of the format, do not change it.
@@ -71,6 +72,9 @@ func Open(dir string, o *Options) (*Registry, error) {
 // Dir returns the folder, absolute.
 func (r *Registry) Dir() string { return r.dir }
 
+// SDKs returns the folder below which the SDKs of the versions are: see package sdk.
+func (r *Registry) SDKs() string { return r.path(sdkDir) }
+
 func (r *Registry) checkFormat() error {
 	f, err := os.Open(filepath.Join(r.dir, formatFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -103,7 +107,7 @@ func (r *Registry) create() error {
 	}
 	for _, e := range entries {
 		switch e.Name() {
-		case "lost+found", lockFile, appsDir, templatesDir, removedDir, stagingDir, formatFile, formatFile + ".tmp":
+		case "lost+found", sdkDir, lockFile, appsDir, templatesDir, removedDir, stagingDir, formatFile, formatFile + ".tmp":
 		default:
 			return fmt.Errorf("%w: it holds %s", ErrNotEmpty, e.Name())
 		}
@@ -129,7 +133,9 @@ func (r *Registry) create() error {
 
 func (r *Registry) lockPath() string { return filepath.Join(r.dir, lockFile) }
 
-func (r *Registry) path(elem ...string) string { return filepath.Join(append([]string{r.dir}, elem...)...) }
+func (r *Registry) path(elem ...string) string {
+	return filepath.Join(append([]string{r.dir}, elem...)...)
+}
 
 func (r *Registry) appDir(app string) string { return r.path(appsDir, app) }
 

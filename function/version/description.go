@@ -67,9 +67,10 @@ type Method struct {
 
 // Parameter is what an instance of a class is constructed with.
 type Parameter struct {
-	Name    string          `json:"name"`
-	Type    string          `json:"type,omitempty"`
-	Default json.RawMessage `json:"default,omitempty"` // nil: it has none
+	Name     string          `json:"name"`
+	Type     string          `json:"type,omitempty"`
+	Required bool            `json:"required,omitempty"`
+	Default  json.RawMessage `json:"default,omitempty"` // null if it is required
 }
 
 // Generator is a generator of random numbers.

@@ -124,12 +124,21 @@ func (d *differ) runtime(from, to *Runtime) {
 	d.value("snapshot format", fmt.Sprint(from.Snapshot), fmt.Sprint(to.Snapshot))
 }
 
+// listFeatures is how many features a change names one by one.
+const listFeatures = 8
+
 func (d *differ) cpu(from, to *Version) {
-	if gone := from.CPU.Features.Minus(to.CPU.Features); len(gone) > 0 {
-		d.add("without %s", strings.Join(gone, " "))
-	}
-	if added := to.CPU.Features.Minus(from.CPU.Features); len(added) > 0 {
-		d.add("with %s", strings.Join(added, " "))
+	gone := from.CPU.Features.Minus(to.CPU.Features)
+	added := to.CPU.Features.Minus(from.CPU.Features)
+	if len(gone)+len(added) > listFeatures {
+		d.add("%s is now %s", from.CPU.Features.Summary(), to.CPU.Features.Summary())
+	} else {
+		if len(gone) > 0 {
+			d.add("without %s", strings.Join(gone, " "))
+		}
+		if len(added) > 0 {
+			d.add("with %s", strings.Join(added, " "))
+		}
 	}
 	if from.CPU.Masked != to.CPU.Masked {
 		d.add("%s", map[bool]string{true: "masked", false: "no longer masked"}[to.CPU.Masked])

@@ -25,13 +25,16 @@ type Root struct {
 	Digest string `json:"digest,omitempty"` // what is in it: "sha256:..."
 }
 
+// SnapshotFormat is the version of what a snapshot of a function holds. Raise it when snapshots that are there cannot be used any more.
+const SnapshotFormat = 1
+
 // Runtime is what runs a version's code and freezes it.
 type Runtime struct {
 	Python    string `json:"python"`         // version
 	SDK       string `json:"sdk"`            // version
 	SDKDigest Digest `json:"sdk_digest"`     // of the SDK's files
 	CRIU      string `json:"criu,omitempty"` // version; empty where there is none
-	Snapshot  int    `json:"snapshot"`       // version of the format of snapshots
+	Snapshot  int    `json:"snapshot"`       // [SnapshotFormat]
 }
 
 // Content is all that a version is made of.

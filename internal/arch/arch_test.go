@@ -34,6 +34,8 @@ var mayImport = map[string][]string{
 	"thaw/snapshot":                  {"thaw/checkpoint", "thaw/control", "thaw/function/cpu", "thaw/pagestore", "thaw/restore/criu", "thaw/restore/workingset"},
 	"thaw/function/cpu":              {},
 	"thaw/function/version":          {"thaw/function/cpu"},
+	"thaw/function/describe":         {"thaw/function/version"},
+	"thaw/function/sdk":              {"thaw/function/version", "thaw/internal/durable"},
 	"thaw/function/registry":         {"thaw/function/cpu", "thaw/function/version", "thaw/internal/durable"},
 	"thaw/bench/demo/...":            {"thaw/bench/...", "thaw/checkpoint", "thaw/control", "thaw/internal/..."},
 	"thaw/bench/result":              {},
