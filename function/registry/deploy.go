@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -55,16 +56,33 @@ func (r *Registry) deploy(ctx context.Context, v *version.Version, files fs.FS) 
 	if before != (version.Key{}) {
 		d.Before, _ = r.Version(v.App(), before) // it is told for comparison only
 	}
-	if _, err := r.Version(v.App(), v.Key); err != nil {
+	there, err := r.Version(v.App(), v.Key)
+	if err != nil {
 		d.New = true
-		if err := r.keep(ctx, &Record{Version: v, Deployed: time.Now().UTC(), Before: before}, files); err != nil {
-			return nil, err
-		}
+		err = r.keep(ctx, &Record{Version: v, Deployed: time.Now().UTC(), Before: before}, files)
+	} else {
+		err = r.renew(there, v)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if d.Switched {
 		err = durable.Replace(r.fs, filepath.Join(r.appDir(v.App()), currentFile), []byte(v.Key.String()+"\n"))
 	}
 	return d, err
+}
+
+// renew writes what may change in a version while its key does not: where its root file system is, and what its code says of it.
+func (r *Registry) renew(there *Record, v *version.Version) error {
+	text, err := encode(&Record{Version: v, Deployed: there.Deployed, Before: there.Before})
+	if err != nil {
+		return fmt.Errorf("%s: %w", versionFile, err)
+	}
+	old, err := encode(there)
+	if err != nil || bytes.Equal(text, old) {
+		return err
+	}
+	return durable.Replace(r.fs, filepath.Join(r.versionDir(v.App(), v.Key), versionFile), text)
 }
 
 // keep stages the version and moves it to its place. What is there under its name cannot be read, and is moved away.

@@ -16,7 +16,7 @@
 // # Who may do what at the same time
 //
 // Deploy, Remove and GC hold the lock. Readers need none: a version appears by one rename and disappears by one, files are replaced by
-// renaming, and code never changes. Who uses a version's code folder for longer holds a lease on it (a shared flock on its version.json),
-// and the folder stays, though perhaps at another path, until the lease ends. Updates of one stats.json lock the folder that it is in, and
+// renaming, and code never changes. Who uses a version's code folder for longer holds a lease on it (a shared flock on the folder), and it
+// stays, though perhaps at another path, until the lease ends. Updates of one stats.json lock the folder that it is in, and
 // nothing else: they go on while a large app is copied.
 package registry

@@ -16,7 +16,7 @@ import (
 type Lease struct {
 	record *Record
 	code   string
-	file   *os.File
+	folder *os.File
 }
 
 // Record returns the version.
@@ -27,7 +27,7 @@ func (l *Lease) Record() *Record { return l.record }
 func (l *Lease) Code() string { return l.code }
 
 // Close ends the lease.
-func (l *Lease) Close() error { return l.file.Close() }
+func (l *Lease) Close() error { return l.folder.Close() }
 
 // Lease takes a lease on a version. The error is [ErrNotFound] if there is none.
 func (r *Registry) Lease(app string, key version.Key) (*Lease, error) {
@@ -36,17 +36,17 @@ func (r *Registry) Lease(app string, key version.Key) (*Lease, error) {
 		return nil, err
 	}
 	dir := r.versionDir(app, key)
-	f, err := leaseFile(filepath.Join(dir, versionFile))
+	f, err := leaseFolder(filepath.Join(dir, codeDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("version %s of app %s: %w", key.Short(), app, ErrNotFound)
 	} else if err != nil {
 		return nil, err
 	}
-	return &Lease{record: rec, code: filepath.Join(dir, codeDir), file: f}, nil
+	return &Lease{record: rec, code: f.Name(), folder: f}, nil
 }
 
-// leaseFile opens and locks the file, which is still at its path then: one that was moved away may be deleted any time.
-func leaseFile(path string) (_ *os.File, err error) {
+// leaseFolder opens and locks the folder, which is still at its path then: one that was moved away may be deleted any time.
+func leaseFolder(path string) (_ *os.File, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err

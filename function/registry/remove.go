@@ -131,7 +131,7 @@ func (r *Registry) sweep() error {
 
 // isLeased reports whether somebody has a lease on the removed version. None can be taken any more.
 func isLeased(dir string) (bool, error) {
-	f, err := os.Open(filepath.Join(dir, versionFile))
+	f, err := os.Open(filepath.Join(dir, codeDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil // an earlier deletion got this far, or it never was a version
 	} else if err != nil {
