@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,6 +60,10 @@ func enter(text string) error {
 	}
 	if err := dropPrivileges(); err != nil {
 		return err
+	}
+	// Descriptors of folders outside, which whoever started the program left open, would lead out.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close_range: %w", err)
 	}
 	path, err := lookPath(c.Command[0])
 	if err != nil {
