@@ -84,7 +84,7 @@ func (s *Set) UnmarshalJSON(text []byte) error {
 // isName reports whether s can be the name of a feature.
 func isName(s string) bool {
 	for _, c := range []byte(s) {
-		if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '_') {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
 			return false
 		}
 	}

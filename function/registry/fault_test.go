@@ -189,7 +189,8 @@ func breakAt(t *testing.T, base, before, after string, op *operation, step int, 
 		t.Errorf("step %d, error %v: there is\n%swhich is neither what was\n%snor what was to be\n%s", step, err, now, before, after)
 	}
 	again := func() {
-		if err := op.run(t.Context(), r); err != nil && !(op.once && errors.Is(err, ErrNotFound)) {
+		err := op.run(t.Context(), r)
+		if complete := op.once && errors.Is(err, ErrNotFound); err != nil && !complete {
 			t.Errorf("step %d: running it again: %v", step, err)
 		}
 	}
