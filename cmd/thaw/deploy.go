@@ -174,6 +174,6 @@ func (a *app) explainAuthor(err error) error {
 	if a.json {
 		return fmt.Errorf("%w\n%s", err, author.Traceback)
 	}
-	_, printErr := io.WriteString(a.stderr, author.Traceback)
-	return errors.Join(err, printErr)
+	_, printErr := io.WriteString(a.stderr, author.Traceback) // its last line is the message
+	return errors.Join(fmt.Errorf("nothing is deployed: the app's own code failed with %s", author.Type), printErr)
 }

@@ -159,7 +159,7 @@ func TestDeployShowsTheAuthorsMistakeAsPythonDoes(t *testing.T) {
 	args := []string{"deploy", p.file, "--root", testenv.Rootfs(t)}
 	r := p.thaw(t, args...)
 	if r.code != int(cli.Failure) || !strings.Contains(r.stderr, `File "/app/helpers.py", line 2, in f`) ||
-		!strings.Contains(r.stderr, "thaw: describe app.py: ValueError: no such model") {
+		!strings.Contains(r.stderr, "thaw: nothing is deployed: the app's own code failed with ValueError\n") {
 		t.Errorf("exit code %d\n%s", r.code, r.stderr)
 	}
 	r = p.thaw(t, append(args, "--json")...)
