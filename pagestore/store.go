@@ -101,6 +101,7 @@ func create(fsys durable.FS, dir string) error {
 		case formatFile:
 			return fs.ErrExist
 		case "lost+found", formatFile + ".tmp", lockFile, namespacesDir: // a new file system; a Create that was killed
+		case "functions": // those of thaw deploy, which come first on some hosts
 		default:
 			return fmt.Errorf("%w: it holds %s", ErrNotEmpty, e.Name())
 		}

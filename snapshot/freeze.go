@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"thaw/checkpoint"
+	"thaw/function/cpu"
 	"thaw/pagestore"
 	"thaw/restore/criu"
 )
@@ -31,6 +32,9 @@ type FreezeOptions struct {
 
 	// Dump are CRIU's options; Images and Work are set by Freeze.
 	Dump checkpoint.DumpOptions
+
+	// CPU are the features that the process may use. Default: all that this host's CPU has.
+	CPU cpu.Set
 
 	// Import says how the images enter the store. Host is set by Freeze.
 	Import ImportOptions
@@ -126,6 +130,9 @@ func Freeze(ctx context.Context, store *pagestore.Store, tools *checkpoint.Tools
 
 func dump(ctx context.Context, tools *checkpoint.Tools, o *FreezeOptions) (*Host, error) {
 	host := thisHost()
+	if o.CPU != nil {
+		host.CPUFlags = o.CPU
+	}
 	if o.Container != "" {
 		if err := host.describe(ctx, tools, RuntimeRunc, &o.Dump); err != nil {
 			return nil, err

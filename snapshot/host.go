@@ -1,29 +1,25 @@
 package snapshot
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"runtime"
-	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"thaw/checkpoint"
+	"thaw/function/cpu"
 )
 
 // Host says on what kind of host a snapshot was taken, and how. It is kept as JSON in the snapshot.
 type Host struct {
-	Kernel   string   `json:"kernel,omitempty"`    // release, as uname -r tells it
-	Arch     string   `json:"arch,omitempty"`      // as GOARCH
-	CPU      string   `json:"cpu,omitempty"`       // model name
-	CPUFlags []string `json:"cpu_flags,omitempty"` // features that a program may have found and may use, sorted
-	CRIU     string   `json:"criu,omitempty"`      // version that dumped; empty if images were imported
-	Runtime  Runtime  `json:"runtime,omitempty"`   // what dumped; empty if images were imported
+	Kernel   string  `json:"kernel,omitempty"`    // release, as uname -r tells it
+	Arch     string  `json:"arch,omitempty"`      // as GOARCH
+	CPU      string  `json:"cpu,omitempty"`       // model name
+	CPUFlags cpu.Set `json:"cpu_flags,omitempty"` // features that the process may use
+	CRIU     string  `json:"criu,omitempty"`      // version that dumped; empty if images were imported
+	Runtime  Runtime `json:"runtime,omitempty"`   // what dumped; empty if images were imported
 
 	Repeat
 }
@@ -54,27 +50,10 @@ func thisHost() Host {
 		h.Kernel = unix.ByteSliceToString(u.Release[:])
 	}
 	// A host without this file says nothing of its CPU, and then nothing is compared.
-	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		h.CPU, h.CPUFlags = parseCPUInfo(text)
+	if c, err := cpu.ThisHost(); err == nil {
+		h.CPU, h.CPUFlags = c.Model, c.Features
 	}
 	return h
-}
-
-// parseCPUInfo reads the first CPU in the text of /proc/cpuinfo: its model and its features, sorted.
-func parseCPUInfo(text []byte) (model string, flags []string) {
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	lines.Buffer(nil, 1<<20) // the line of flags has some kilobytes
-	for lines.Scan() && lines.Text() != "" {
-		key, value, _ := strings.Cut(lines.Text(), ":")
-		switch strings.TrimSpace(key) {
-		case "model name":
-			model = strings.TrimSpace(value)
-		case "flags", "Features":
-			flags = strings.Fields(value)
-		}
-	}
-	slices.Sort(flags)
-	return model, slices.Compact(flags)
 }
 
 // parseHost reads what Import wrote. Fields that it does not know come from a newer thaw and are let pass.
@@ -96,14 +75,9 @@ func (h *Host) lacks(now *Host) []string {
 	if h.Arch != "" && now.Arch != h.Arch {
 		out = append(out, fmt.Sprintf("it was frozen on %s, and this host is %s", h.Arch, now.Arch))
 	}
-	var missing []string
-	for _, f := range h.CPUFlags {
-		if _, ok := slices.BinarySearch(now.CPUFlags, f); !ok && len(now.CPUFlags) > 0 {
-			missing = append(missing, f)
-		}
-	}
-	if len(missing) > 0 {
-		out = append(out, "this CPU lacks features of the one it was frozen on: "+strings.Join(missing, " "))
+	// Snapshots of an older thaw name also what only the kernel sees.
+	if err := now.CPUFlags.Admit(cpu.Visible(h.CPUFlags)); err != nil && len(now.CPUFlags) > 0 {
+		out = append(out, err.Error())
 	}
 	return out
 }

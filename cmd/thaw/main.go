@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"thaw/cmd/internal/cli"
+	"thaw/function/describe"
 	"thaw/restore/tracer"
 )
 
@@ -22,6 +23,9 @@ func main() {
 func run(ctx context.Context, args []string, stdin *os.File, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == tracerCommand {
 		return tracer.Main(args[1:])
+	}
+	if len(args) > 0 && args[0] == describe.Command {
+		return describe.Main(args[1:])
 	}
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := newRoot(a)

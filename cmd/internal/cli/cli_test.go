@@ -19,6 +19,7 @@ import (
 
 	"thaw/checkpoint"
 	"thaw/control"
+	"thaw/function/registry"
 	"thaw/internal/testenv"
 	"thaw/pagestore"
 	"thaw/restore/criu"
@@ -57,6 +58,14 @@ func TestErrorsHaveTheirExitCodes(t *testing.T) {
 		{&control.Error{Code: control.CodeUnavailable}, Missing},
 		{&control.Error{Code: control.CodeSnapshotNotFound}, NotFound},
 		{&control.Error{Code: control.CodeInternal}, Failure},
+		{registry.ErrNotFound, NotFound},
+		{registry.ErrNotRegistry, NotFound},
+		{registry.ErrNotEmpty, Busy},
+		{registry.ErrCurrent, Busy},
+		{registry.ErrChanged, Busy},
+		{registry.ErrNoSpace, NoSpace},
+		{registry.ErrCorrupt, Corrupt},
+		{registry.ErrVersion, Corrupt},
 		{&fs.PathError{Op: "open", Path: "/x", Err: unix.EACCES}, Permission},
 		{&fs.PathError{Op: "open", Path: "/x", Err: unix.ENOENT}, NotFound},
 		{&fs.PathError{Op: "write", Path: "/x", Err: unix.ENOSPC}, NoSpace},

@@ -7,11 +7,15 @@ import "os"
 const (
 	DefaultStore  = "/var/lib/thaw"
 	DefaultSocket = "/run/thaw/thawd.sock"
+	DefaultState  = "/var/lib/thaw/functions"
 
 	EnvStore  = "THAW_STORE"
 	EnvSocket = "THAW_SOCKET"
 	EnvCRIU   = "THAW_CRIU"
 	EnvRunc   = "THAW_RUNC"
+	EnvState  = "THAW_STATE"
+	EnvRoot   = "THAW_ROOT"
+	EnvSDK    = "THAW_SDK"
 )
 
 // Env returns the value of the environment variable, or def where it is empty.

@@ -12,6 +12,7 @@ import (
 
 	"thaw/checkpoint"
 	"thaw/control"
+	"thaw/function/registry"
 	"thaw/pagestore"
 	"thaw/restore/criu"
 	"thaw/restore/tracer"
@@ -151,6 +152,15 @@ var causes = []struct {
 	{control.CodeTooMany, Busy, ""},
 	{control.CodePermission, Permission, ""},
 	{control.CodeNoSpace, NoSpace, ""},
+
+	{registry.ErrNotFound, NotFound, "thaw functions lists what is deployed"},
+	{registry.ErrNotRegistry, NotFound, "thaw deploy makes it; --state and THAW_STATE name another folder"},
+	{registry.ErrNotEmpty, Busy, "name a folder that is empty or does not exist: --state, THAW_STATE"},
+	{registry.ErrCurrent, Busy, "deploy another version first, or remove the whole app"},
+	{registry.ErrChanged, Busy, "deploy again when nobody writes to the app's folder"},
+	{registry.ErrNoSpace, NoSpace, "make room (thaw functions rm), or keep the functions on another disk: --state"},
+	{registry.ErrCorrupt, Corrupt, "deploy again, or remove the version: thaw functions rm"},
+	{registry.ErrVersion, Corrupt, "it was written by a newer thaw: use that one"},
 
 	{fs.ErrPermission, Permission, "run as root, or as the owner of the store"},
 	{unix.ENOSPC, NoSpace, "make room on the disk"},
