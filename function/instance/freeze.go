@@ -10,6 +10,7 @@ import (
 
 	"thaw/checkpoint"
 	"thaw/control"
+	"thaw/function/cpu"
 	"thaw/function/rootfs"
 	"thaw/pagestore"
 	"thaw/snapshot"
@@ -19,6 +20,8 @@ import (
 type FreezeOptions struct {
 	// Name is that of the snapshot, in the namespace of the spec.
 	Name string
+	// CPU are the features that its process may use. Nil: all that this host's CPU has.
+	CPU cpu.Set
 	// Progress is called up to ten times a second while pages enter the store. Nil: nobody is told.
 	Progress func(pagestore.Progress)
 }
@@ -54,7 +57,7 @@ func (i *Instance) Freeze(ctx context.Context, o FreezeOptions) (*FreezeReport, 
 		return nil, fmt.Errorf("freeze instance %s: %w", s.id, err)
 	}
 	f := &freeze{instance: i, report: &FreezeReport{Name: name}}
-	err := f.run(ctx, o.Progress)
+	err := f.run(ctx, &o)
 	f.report.Total = time.Since(begin)
 	if err != nil {
 		return nil, fmt.Errorf("freeze instance %s: %w", s.id, err)
@@ -98,13 +101,14 @@ type freeze struct {
 	report   *FreezeReport
 }
 
-func (f *freeze) run(ctx context.Context, progress func(pagestore.Progress)) error {
+func (f *freeze) run(ctx context.Context, options *FreezeOptions) error {
 	i := f.instance
 	s := i.shell
 	o := snapshot.FreezeOptions{
 		Container: s.id,
 		TempDir:   s.dir,
-		Import:    snapshot.ImportOptions{Name: f.report.Name, Progress: progress},
+		CPU:       options.CPU,
+		Import:    snapshot.ImportOptions{Name: f.report.Name, Progress: options.Progress},
 		Dumped:    f.capture,
 	}
 	if i.from != nil {

@@ -1,6 +1,7 @@
 package instance
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -26,6 +27,9 @@ type Spec struct {
 
 	// Code is the folder, absolute, that the container sees as /app. Empty: there is none, for a template.
 	Code string
+
+	// SDK is the folder, absolute, with the Python package thaw. Default: the host's.
+	SDK string
 
 	// Namespace is the one of the store that snapshots go to, and whose packs the container sees. Default: the store's default.
 	Namespace string
@@ -129,7 +133,7 @@ func (s *shell) bundle() *checkpoint.Bundle {
 		CgroupsPath:      "/" + s.id,
 		Limits:           s.spec.Limits,
 		Binds: []checkpoint.Bind{
-			{Source: s.host.options.SDK, Target: sdkTarget},
+			{Source: cmp.Or(s.spec.SDK, s.host.options.SDK), Target: sdkTarget},
 			{Source: s.hosts(), Target: "/etc/hosts"},
 			{Source: s.resolvConf(), Target: "/etc/resolv.conf"},
 		},

@@ -43,7 +43,7 @@ var mayImport = map[string][]string{
 	"thaw/function/runner":           {},
 	"thaw/function/rootfs":           {"thaw/checkpoint", "thaw/internal/durable"},
 	"thaw/function/network":          {},
-	"thaw/function/instance": {"thaw/function/runner", "thaw/function/rootfs", "thaw/function/network", "thaw/snapshot", "thaw/checkpoint",
+	"thaw/function/instance": {"thaw/function/cpu", "thaw/function/runner", "thaw/function/rootfs", "thaw/function/network", "thaw/snapshot", "thaw/checkpoint",
 		"thaw/control", "thaw/pagestore"},
 	"thaw/bench/demo/...":   {"thaw/bench/...", "thaw/checkpoint", "thaw/control", "thaw/internal/..."},
 	"thaw/bench/result":     {},

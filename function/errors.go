@@ -1,0 +1,29 @@
+package function
+
+import (
+	"errors"
+	"fmt"
+)
+
+var (
+	// ErrNotDeployed says that there is no such app, object or method.
+	ErrNotDeployed = errors.New("not deployed")
+	// ErrParameters says that an object is to be constructed with something that it does not take.
+	ErrParameters = errors.New("parameters do not fit")
+	// ErrClosing says that the server is about to end, and takes no calls.
+	ErrClosing = errors.New("server is ending")
+	// ErrSecret says that a function asks for a secret that nobody has.
+	ErrSecret = errors.New("no such secret")
+)
+
+// A BootError says that an instance could not be started. Err may wrap a *runner.FailedError, with the author's traceback.
+type BootError struct {
+	Target string // app/object
+	Err    error
+}
+
+// Error says what could not be started, and why.
+func (e *BootError) Error() string { return fmt.Sprintf("start %s: %v", e.Target, e.Err) }
+
+// Unwrap returns Err.
+func (e *BootError) Unwrap() error { return e.Err }

@@ -1,0 +1,211 @@
+package function
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"thaw/function/instance"
+	"thaw/function/registry"
+	"thaw/pagestore"
+)
+
+// freezing is when a pool takes its next snapshot.
+type freezing struct {
+	boots   int  // cold ones so far
+	next    int  // a freeze is due at so many
+	failed  int  // in a row
+	running bool // one is being taken
+}
+
+// freezeIfDueLocked has a snapshot taken behind the boots if there have been enough cold ones.
+func (p *pool) freezeIfDueLocked(boot BootKind) {
+	f := &p.freezes
+	if boot == BootRestored || !p.object.Snapshot || p.s.opts.FreezeAfter < 0 || p.closed || p.retired {
+		return
+	}
+	if f.boots++; f.boots < f.next || f.running {
+		return
+	}
+	f.running = true
+	p.s.group.Go(func() { _, _ = p.freeze(p.s.running) })
+}
+
+// againLater has the next snapshot taken after as many cold boots as the first.
+func (p *pool) againLater() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.freezes.next = p.freezes.boots + p.s.opts.FreezeAfter
+}
+
+// A Frozen is a snapshot that was taken.
+type Frozen struct {
+	registry.Snapshot
+	Report *instance.FreezeReport
+	// Took is how long it took from the start of the instance, Templates how much of that the template took, if it was made.
+	Took, Templates time.Duration
+	// Generators are those of random numbers that nobody has registered: each restore repeats their numbers.
+	Generators []string
+}
+
+// ErrNoSnapshots says that an object has not asked for memory snapshots.
+var ErrNoSnapshots = errors.New("enable_memory_snapshot is not set")
+
+// Freeze takes a snapshot of the target's current version now, and of its template if it has one without a snapshot, and returns when it can
+// be restored.
+func (s *Server) Freeze(ctx context.Context, t *Target) (*Frozen, error) {
+	p, err := s.pool(t)
+	if err != nil {
+		return nil, err
+	}
+	if !p.object.Snapshot {
+		return nil, fmt.Errorf("%s: %w", t, ErrNoSnapshots)
+	}
+	p.mu.Lock()
+	busy := p.freezes.running || p.closed
+	p.freezes.running = true
+	p.mu.Unlock()
+	if busy {
+		return nil, fmt.Errorf("%s: a snapshot is being taken already", t)
+	}
+	return p.freeze(ctx)
+}
+
+// freeze takes a snapshot with an instance of its own. The caller has set freezes.running.
+func (p *pool) freeze(ctx context.Context) (*Frozen, error) {
+	begin := time.Now()
+	p.say("creating memory snapshot")
+	f, err := p.takeSnapshot(ctx)
+	p.s.metrics.frozen(p, time.Since(begin), err)
+	p.mu.Lock()
+	p.freezes.running = false
+	if err != nil {
+		p.freezes.failed++
+		p.freezes.next = p.freezes.boots + max(p.s.opts.FreezeAfter, 1)<<min(p.freezes.failed, 10)
+	} else {
+		p.freezes.failed = 0
+	}
+	p.mu.Unlock()
+	defer p.leave()
+	if err != nil {
+		p.say("no memory snapshot: %v", err)
+		p.s.opts.Logger.Warn("freeze failed", "app", p.key.app, "object", p.key.object, "err", err)
+		return nil, err
+	}
+	f.Took = time.Since(begin)
+	p.say("snapshot %s created in %.1f s; later instances are restored from it", f.Name, f.Took.Seconds())
+	p.s.opts.Logger.Info("snapshot taken", "app", p.key.app, "object", p.key.object, "snapshot", f.Name, "seconds", f.Took.Seconds(), "bytes", f.Bytes, "new_bytes", f.NewBytes)
+	return f, nil
+}
+
+func (p *pool) takeSnapshot(ctx context.Context) (*Frozen, error) {
+	f := &Frozen{}
+	if t := p.template(); t != nil {
+		begin := time.Now()
+		snap, err := t.ensure(ctx)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return nil, err
+		case err != nil:
+			p.say("template: %v; the snapshot is taken without it", err)
+		default:
+			f.Template = snap.Name
+		}
+		f.Templates = time.Since(begin)
+	}
+	i, kind, err := p.loaded(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	if kind != BootTemplate {
+		f.Template = ""
+	}
+	f.Report, f.Generators, err = freezeInstance(ctx, i, instance.FreezeOptions{Name: p.snapshotName(), CPU: p.may.Features})
+	if err := errors.Join(err, i.Close()); err != nil {
+		return nil, err
+	}
+	for _, g := range f.Generators {
+		p.say("%s: each restore repeats its numbers; register it with thaw.register_rng", g)
+	}
+	f.Snapshot = registry.Snapshot{
+		Name: f.Report.Name.String(), Kind: registry.KindFunction, Key: p.key.version, Object: p.key.object, Parameters: p.key.parameters,
+		Template: f.Template, CPU: p.may.Features, Bytes: f.Report.Import.Pages * pagestore.PageSize, NewBytes: f.Report.Import.NewPages * pagestore.PageSize,
+		Created: time.Now(), State: registry.StateGood,
+	}
+	var replaced []string
+	err = p.s.opts.Registry.UpdateVersion(ctx, p.key.app, p.key.version, func(s *registry.Stats) error {
+		replaced = nil
+		for _, old := range s.Snapshots {
+			if old.State == registry.StateSetAside && old.Object == f.Object && old.Parameters == f.Parameters && old.CPU.Equal(f.CPU) {
+				replaced = append(replaced, old.Name)
+			}
+		}
+		for _, name := range replaced {
+			s.Remove(name)
+		}
+		s.Snapshots = append(s.Snapshots, f.Snapshot)
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, p.s.removeSnapshots(f.Name))
+	}
+	if err := p.s.removeSnapshots(replaced...); err != nil {
+		p.s.opts.Logger.Warn("snapshots that were set aside stay in the store", "err", err)
+	}
+	return f, nil
+}
+
+// freezeInstance prepares an instance and freezes it. It returns what generators of random numbers nobody has registered.
+func freezeInstance(ctx context.Context, i Instance, o instance.FreezeOptions) (*instance.FreezeReport, []string, error) {
+	ready, err := i.Prepare(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(ready.Problems) > 0 {
+		e := &ProblemsError{}
+		for _, p := range ready.Problems {
+			e.Problems = append(e.Problems, strings.TrimSuffix(fmt.Sprintf("%s: %s (%s)", p.Kind, p.What, p.Hint), " ()"))
+		}
+		return nil, nil, e
+	}
+	var generators []string
+	for _, g := range ready.Generators {
+		generators = append(generators, g.Where+" ("+g.Type+")")
+	}
+	report, err := i.Freeze(ctx, o)
+	return report, generators, err
+}
+
+// A ProblemsError says what of an instance cannot be frozen.
+type ProblemsError struct{ Problems []string }
+
+// Error names them all.
+func (e *ProblemsError) Error() string {
+	return "it cannot be frozen: " + strings.Join(e.Problems, "; ")
+}
+
+func (p *pool) snapshotName() string {
+	return "fn." + short(p.key.app, 32) + "." + short(p.key.object, 32) + "." + p.key.version.Short() + "." + random()
+}
+
+func random() string {
+	var b [6]byte
+	_, _ = rand.Read(b[:]) // which does not fail
+	return hex.EncodeToString(b[:])
+}
+
+// removeSnapshots removes snapshots from the store, by their full names.
+func (s *Server) removeSnapshots(names ...string) (err error) {
+	for _, text := range names {
+		name, parseErr := pagestore.ParseName(text)
+		if parseErr == nil {
+			parseErr = s.opts.Host.RemoveSnapshot(context.Background(), name)
+		}
+		err = errors.Join(err, parseErr)
+	}
+	return err
+}

@@ -1,0 +1,135 @@
+package function
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"thaw/function/instance"
+	"thaw/function/registry"
+	"thaw/function/version"
+	"thaw/pagestore"
+)
+
+// A template is what a pool's instances share with those of other objects and versions: a process that has imported modules.
+type template struct {
+	pool    *pool
+	key     version.Key
+	modules []string
+}
+
+// template returns the pool's; nil if it has none.
+func (p *pool) template() *template {
+	t := p.object.Template
+	if t == nil {
+		t = p.record.Description.Template
+	}
+	if t == nil || len(t.Modules) == 0 || !p.object.Snapshot {
+		return nil
+	}
+	return &template{p, p.record.TemplateKey(t.Modules), t.Modules}
+}
+
+// snapshot returns the template's, nil if there is none that this host may have.
+func (t *template) snapshot() *registry.Snapshot {
+	stats, err := t.pool.s.opts.Registry.TemplateStats(t.key)
+	if err != nil {
+		t.pool.s.opts.Logger.Warn("template is not known", "template", t.key.Short(), "err", err)
+		return nil
+	}
+	return stats.Best("", "", t.pool.may.Features)
+}
+
+// restore makes an instance of the pool's from the template's snapshot: it has the modules, and no object yet.
+func (t *template) restore(ctx context.Context, snap *registry.Snapshot) (Instance, error) {
+	p := t.pool
+	name, err := pagestore.ParseName(snap.Name)
+	if err != nil {
+		return nil, err
+	}
+	begin := time.Now()
+	i, err := p.s.opts.Host.Restore(ctx, p.logged(p.spec()), name)
+	if err != nil && ctx.Err() != nil {
+		return nil, err
+	}
+	t.update(func(s *registry.Stats) {
+		if known := s.Snapshot(snap.Name); known == nil {
+			return
+		} else if err != nil {
+			known.Failed(time.Now(), err.Error(), p.s.opts.Failures)
+		} else {
+			known.CameUp(time.Now(), time.Since(begin))
+		}
+	})
+	if err != nil {
+		p.say("restore from template %s failed, the instance is started cold: %v", snap.Name, err)
+	}
+	return i, err
+}
+
+// ensure returns the template's snapshot, and takes it if there is none.
+func (t *template) ensure(ctx context.Context) (*registry.Snapshot, error) {
+	unlock, err := t.pool.s.templates.lock(ctx, t.key)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if snap := t.snapshot(); snap != nil {
+		return snap, nil
+	}
+	return t.take(ctx)
+}
+
+func (t *template) take(ctx context.Context) (*registry.Snapshot, error) {
+	p := t.pool
+	spec, err := t.spec()
+	if err != nil {
+		return nil, err
+	}
+	i, err := p.s.opts.Host.Start(ctx, p.logged(spec))
+	if err != nil {
+		return nil, err
+	}
+	_, err = i.Import(ctx, t.modules)
+	var report *instance.FreezeReport
+	if err == nil {
+		name := "template." + t.key.Short() + "." + random()
+		report, _, err = freezeInstance(ctx, i, instance.FreezeOptions{Name: name, CPU: p.may.Features})
+	}
+	if err := errors.Join(err, i.Close()); err != nil {
+		return nil, fmt.Errorf("import %v: %w", t.modules, err)
+	}
+	snap := registry.Snapshot{
+		Name: report.Name.String(), Kind: registry.KindTemplate, Key: t.key, CPU: p.may.Features, Bytes: report.Import.Pages * pagestore.PageSize,
+		NewBytes: report.Import.NewPages * pagestore.PageSize, Created: time.Now(), State: registry.StateGood,
+	}
+	err = p.s.opts.Registry.UpdateTemplate(ctx, t.key, func(s *registry.Stats) error {
+		s.Snapshots = append(s.Snapshots, snap)
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, p.s.removeSnapshots(snap.Name))
+	}
+	return &snap, nil
+}
+
+// spec is that of the pool, but with nothing of the app: others are restored from it with their own code in its place.
+func (t *template) spec() (instance.Spec, error) {
+	spec := t.pool.spec()
+	spec.Name, spec.Code = "template-"+t.key.Short(), filepath.Join(t.pool.s.opts.Registry.Dir(), "no-code")
+	spec.Network, spec.Devices = false, nil
+	return spec, os.MkdirAll(spec.Code, 0o755)
+}
+
+func (t *template) update(change func(*registry.Stats)) {
+	err := t.pool.s.opts.Registry.UpdateTemplate(context.Background(), t.key, func(s *registry.Stats) error {
+		change(s)
+		return nil
+	})
+	if err != nil {
+		t.pool.s.opts.Logger.Warn("what is known of a template could not be written", "template", t.key.Short(), "err", err)
+	}
+}
