@@ -109,6 +109,9 @@ type Options struct {
 	// Devices are paths of the device nodes that functions with a GPU get.
 	Devices []string
 
+	// Network says that the host has a network for instances to be connected to at their boot.
+	Network bool
+
 	// Log is where what instances print goes, for each app; see Log. Nil: nowhere.
 	Log *Logs
 

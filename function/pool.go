@@ -126,7 +126,7 @@ func (p *pool) spec() instance.Spec {
 	spec := instance.Spec{
 		Name: short(p.key.app, 20) + "-" + short(p.key.object, 20), Root: p.root, Code: p.lease.Code(),
 		SDK: sdk.Folder(p.s.opts.Registry.SDKs(), p.record.Runtime.SDKDigest), Env: p.may.Environment(),
-		Network: true, Open: !p.object.Snapshot,
+		Network: p.s.opts.Network, Open: !p.object.Snapshot,
 	}
 	if p.object.CPU != nil {
 		spec.Limits.CPUs = *p.object.CPU

@@ -6,10 +6,11 @@ import (
 	"os"
 
 	"thaw/cmd/internal/cli"
+	"thaw/python"
 )
 
 // embeddedSDK are the files of the Python SDK that this program carries.
-var embeddedSDK fs.FS
+var embeddedSDK fs.FS = python.Files
 
 // sdkFiles returns the SDK to use: that of $THAW_SDK, for those who work on it, or the one that the program carries.
 func sdkFiles() (fs.FS, error) {

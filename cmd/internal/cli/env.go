@@ -8,12 +8,14 @@ const (
 	DefaultStore  = "/var/lib/thaw"
 	DefaultSocket = "/run/thaw/thawd.sock"
 	DefaultState  = "/var/lib/thaw/functions"
+	DefaultAPI    = "/run/thaw/functions.sock"
 
 	EnvStore  = "THAW_STORE"
 	EnvSocket = "THAW_SOCKET"
 	EnvCRIU   = "THAW_CRIU"
 	EnvRunc   = "THAW_RUNC"
 	EnvState  = "THAW_STATE"
+	EnvAPI    = "THAW_API"
 	EnvRoot   = "THAW_ROOT"
 	EnvSDK    = "THAW_SDK"
 )

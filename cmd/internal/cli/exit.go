@@ -12,7 +12,10 @@ import (
 
 	"thaw/checkpoint"
 	"thaw/control"
+	"thaw/function/instance"
+	"thaw/function/network"
 	"thaw/function/registry"
+	"thaw/function/rootfs"
 	"thaw/pagestore"
 	"thaw/restore/criu"
 	"thaw/restore/tracer"
@@ -117,6 +120,11 @@ var causes = []struct {
 	{criu.ErrUnsupported, Corrupt, "the images come from a CRIU that this thaw does not know; what it cannot read it refuses"},
 	{criu.ErrImages, Corrupt, "dump again: the images cannot be restored as they are"},
 	{criu.ErrSocketTaken, Busy, "use another work folder, or end the server that listens there"},
+
+	{rootfs.ErrNoRoot, Usage, "--root names a folder with a whole system in it, as mmdebstrap or debootstrap make it, or oci:LAYOUT[:TAG]"},
+	{instance.ErrBusy, Busy, "another function server uses this folder: --state names another one"},
+	{network.ErrBusy, Busy, "another function server runs here: --api names another socket"},
+	{network.ErrBridgeTaken, Busy, "--bridge names another bridge, or none"},
 
 	{snapshot.ErrCRIUTooOld, Missing, criuHint},
 	{snapshot.ErrNotRecorded, Missing, "thawd records with eBPF: thaw doctor says what works here, and what has to be granted"},
