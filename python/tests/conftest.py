@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 REPOSITORY = PACKAGE.parent
 
 # After so long without an event a runner hangs, and the test fails instead of hanging, too.
-HANGS_AFTER = 120.0
+HANGS_AFTER = 60.0
 
 
 def environment(**more: str) -> dict[str, str]:
