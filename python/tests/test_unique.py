@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import HANGS_AFTER, PACKAGE, REPOSITORY, Apps, environment, missing
+from conftest import HANGS_AFTER, PACKAGE, Apps, environment, in_root_file_system, privileged
 
 PROGRAM = "two_restores.py"
 
 # What asks for the pid and starts afresh if it is another one: alike only where the copies have the pid of the original.
 BY_PID = {"ssl", "tempfile", "semaphores"}
-
-
-def privileged() -> bool:
-    """Whether this process may make pid namespaces."""
-    return os.geteuid() == 0 and subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True).returncode == 0
 
 
 def here(*arguments: str) -> dict[str, Any]:
@@ -32,23 +25,12 @@ def here(*arguments: str) -> dict[str, Any]:
     return _answer(subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=HANGS_AFTER))
 
 
-def in_root_file_system(*arguments: str) -> dict[str, Any]:
-    """The program's answer, of the Python in the root file system, which has numpy and torch.
-
-    The package lies below /mnt there for the time, in a mount namespace that nobody else sees.
-    """
-    root = Path(os.environ.get("THAW_ROOTFS", REPOSITORY / ".deps" / "rootfs"))
-    if not (root / "usr/bin/python3").exists():
-        missing(f"there is no root file system at {root}: make deps")
-    if not privileged():
-        pytest.skip("not root: the Python in the root file system, which has numpy and torch, cannot be entered")
-    script = 'mount --bind "$1" "$2/mnt" && mount -t proc proc "$2/proc" && shift && exec chroot "$@"'
-    command = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "sh", "-ec", script, "sh"]
-    command += [str(PACKAGE), str(root), "/usr/bin/env", "-i", "PATH=/usr/bin:/bin", "HOME=/tmp", "PYTHONPATH=/mnt", "PYTHONDONTWRITEBYTECODE=1"]
-    return _answer(subprocess.run([*command, "python3", f"/mnt/tests/{PROGRAM}", *arguments], capture_output=True, text=True, timeout=HANGS_AFTER))
+def there(*arguments: str) -> dict[str, Any]:
+    """The program's answer, of the Python that has numpy and torch."""
+    return _answer(in_root_file_system(f"/mnt/python/tests/{PROGRAM}", *arguments))
 
 
-PYTHONS = [pytest.param(here, (), id="here"), pytest.param(in_root_file_system, ("numpy", "torch"), id="root file system")]
+PYTHONS = [pytest.param(here, (), id="here"), pytest.param(there, ("numpy", "torch"), id="root file system")]
 
 
 @pytest.mark.parametrize("python, libraries", PYTHONS)
