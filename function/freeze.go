@@ -165,11 +165,13 @@ func freezeInstance(ctx context.Context, i Instance, o instance.FreezeOptions) (
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(ready.Problems) > 0 {
-		e := &ProblemsError{}
-		for _, p := range ready.Problems {
+	e := &ProblemsError{}
+	for _, p := range ready.Problems {
+		if p.Blocks {
 			e.Problems = append(e.Problems, strings.TrimSuffix(fmt.Sprintf("%s: %s (%s)", p.Kind, p.What, p.Hint), " ()"))
 		}
+	}
+	if len(e.Problems) > 0 {
 		return nil, nil, e
 	}
 	var generators []string

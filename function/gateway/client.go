@@ -19,10 +19,10 @@ type Client struct {
 	http   http.Client
 }
 
-// NewClient returns a client of the gateway at server: the path of a unix socket, which begins with '/', or an http URL.
+// NewClient returns a client of the gateway at server: the path of a unix socket, or an http or https URL.
 func NewClient(server string) *Client {
 	c := &Client{server: server, base: strings.TrimSuffix(server, "/")}
-	if strings.HasPrefix(server, "/") {
+	if !strings.HasPrefix(server, "http://") && !strings.HasPrefix(server, "https://") {
 		c.base = "http://thaw"
 		c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer

@@ -38,7 +38,7 @@ func TestAWholeConversation(t *testing.T) {
 	}
 	prepared, err := c.Prepare(ctx)
 	want := &Prepared{
-		Problems:   []Problem{{"connection", "w", "h"}},
+		Problems:   []Problem{{Kind: "connection", What: "w", Hint: "h"}},
 		Generators: []Generator{{"m.a", "t"}},
 		Seconds:    map[string]float64{"gc": 0.5},
 	}

@@ -23,11 +23,13 @@ type Prepared struct {
 	Seconds map[string]float64 `json:"seconds"`
 }
 
-// Problem is something of a process that cannot be frozen.
+// Problem is something of a process that cannot be frozen, or will not be of use afterwards.
 type Problem struct {
 	Kind string `json:"kind"` // connection, io_uring, inotify, thread, gpu and others
 	What string `json:"what"`
 	Hint string `json:"hint"` // what an author can do
+	// Blocks says that a process with it must not be frozen. Others are told to the author.
+	Blocks bool `json:"blocks"`
 }
 
 // Generator is a generator of random numbers.
