@@ -47,7 +47,14 @@ type inode struct{ dev, ino uint64 }
 // list walks what is at and below dir, in the order of the names, each folder before what it holds. visit is called with each regular file,
 // open, and each folder behind its content, open; nil is fine.
 func list(dir string, visit func(*os.File) error) (*summary, error) {
+	return listTo(io.Discard, dir, visit)
+}
+
+// listTo writes the listing, too.
+func listTo(text io.Writer, dir string, visit func(*os.File) error) (*summary, error) {
 	w := &walk{visit: visit, seen: make(map[inode]string), sum: summary{hash: sha256.New()}}
+	w.lines = json.NewEncoder(io.MultiWriter(w.sum.hash, text))
+	w.lines.SetEscapeHTML(false)
 	root, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
@@ -66,6 +73,7 @@ type walk struct {
 	visit func(*os.File) error
 	seen  map[inode]string
 	sum   summary
+	lines *json.Encoder // of the listing
 }
 
 // folder lists an open folder and what it holds.
@@ -163,9 +171,7 @@ func (w *walk) write(f *os.File, path string, st *unix.Stat_t, e *entry) error {
 		return &fs.PathError{Op: "read attributes", Path: path, Err: err}
 	}
 	w.sum.entries++
-	line := json.NewEncoder(w.sum.hash)
-	line.SetEscapeHTML(false)
-	return line.Encode(e)
+	return w.lines.Encode(e)
 }
 
 // xattrs reads all extended attributes of a file, by a path that leads to it and to no link's target.

@@ -15,6 +15,7 @@ type Root struct {
 	digest string
 	lowers []string
 	path   string
+	env    []string
 }
 
 // Digest returns what a version of a function is keyed by: "sha256:" and 64 hexadecimal digits. For an image it is the digest of its
@@ -26,6 +27,9 @@ func (r *Root) Lowers() []string { return r.lowers }
 
 // Path returns what was opened: the folder, or the image layout.
 func (r *Root) Path() string { return r.path }
+
+// Env returns the environment that the image asks for, as KEY=value; none for a folder.
+func (r *Root) Env() []string { return r.env }
 
 // ErrNoRoot is returned for a folder that holds no root file system.
 var ErrNoRoot = errors.New("no root file system")
