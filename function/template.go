@@ -121,7 +121,7 @@ func (t *template) spec() (instance.Spec, error) {
 	spec := t.pool.spec()
 	spec.Name, spec.Code = "template-"+t.key.Short(), filepath.Join(t.pool.s.opts.Registry.Dir(), "no-code")
 	spec.Network, spec.Devices = false, nil
-	return spec, os.MkdirAll(spec.Code, 0o755)
+	return spec, os.MkdirAll(spec.Code, 0o700)
 }
 
 func (t *template) update(change func(*registry.Stats)) {

@@ -213,6 +213,9 @@ func (a *app) openNode(ctx context.Context, f *serveFlags, thawd *control.Client
 	}
 	p.closes = append(p.closes, net.Close)
 	tools := a.tools()
+	if _, err := tools.CRIUVersion(ctx); err != nil {
+		return nil, err
+	}
 	instances, err := instance.Open(ctx, instance.HostOptions{
 		Dir: filepath.Join(reg.Dir(), "instances"), CRIU: tools.CRIU, Runc: tools.Runc, Store: store, Thawd: thawd, SDK: sdkDir, Network: net, Logger: log,
 	})

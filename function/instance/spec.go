@@ -141,7 +141,6 @@ func (s *shell) bundle() *checkpoint.Bundle {
 	}
 	if s.spec.Code != "" {
 		b.Binds = append(b.Binds, checkpoint.Bind{Source: s.spec.Code, Target: codeTarget})
-		b.Dir = codeTarget
 	}
 	if store := s.host.options.Store; store != nil {
 		b.Binds = append(b.Binds, checkpoint.Bind{Source: store.PacksDir(s.spec.namespace()), Target: packsTarget})

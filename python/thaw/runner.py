@@ -86,8 +86,12 @@ class Runner:
             gpu.reveal()
         # The process may come from a template's snapshot, with the template's environment.
         fresh.overlay(_environment(command))
+        file = _field(command, "file", str)
+        # Not before: a template is in no author's folder when it is frozen, and every author's is another one.
+        if os.path.isdir(os.path.dirname(file)):
+            os.chdir(os.path.dirname(file))
         seconds = self._life.load(
-            _field(command, "file", str), _field(command, "object", str), _field(command, "parameters", dict, optional=True)
+            file, _field(command, "object", str), _field(command, "parameters", dict, optional=True)
         )
         self._state = "loaded"
         self._conversation.say("loaded", seconds=seconds)
