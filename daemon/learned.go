@@ -171,13 +171,29 @@ func (w *workingSets) keep(digest pagestore.Digest, r readySet) {
 	}
 }
 
+const (
+	// firstRecordings is how many recordings a snapshot has before only the usual share of its restores is recorded, and firstShare the share
+	// until then: a new snapshot would else wait for some hundred restores for what makes them fast.
+	firstRecordings = 3
+	firstShare      = 1.0 / 4
+)
+
+// recordShare returns how probable it is that a restore is recorded.
+func (d *Daemon) recordShare(sight *foresight) float64 {
+	share := d.opts.RecordShare
+	if share > 0 && (sight.known == nil || sight.known.set.Learned() < firstRecordings) {
+		return max(share, firstShare)
+	}
+	return share
+}
+
 // recordingOf returns the recording of a session, nil if it is not to be recorded: if that was asked for, or it is one of a share.
 func (d *Daemon) recordingOf(s *session) *recording {
 	if s.origin.snap == nil {
 		return nil
 	}
 	asked := s.request.Record
-	if !asked && rand.Float64() >= d.opts.RecordShare {
+	if !asked && rand.Float64() >= d.recordShare(s.sight) {
 		return nil
 	}
 	snap := s.origin.snap

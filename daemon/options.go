@@ -40,7 +40,8 @@ type Options struct {
 	Hold time.Duration
 
 	// RecordShare is the share of restores of snapshots, from 0 to 1, in which the recorder watches what is touched, for the working sets
-	// to learn. They are slower: each page that is not in the set faults by itself. Default: 0.02. Negative: none.
+	// to learn. They are slower: each page that is not in the set faults by itself. Of a snapshot
+	// with fewer than three recordings it is a quarter. Default: 0.02. Negative: none.
 	RecordShare float64
 
 	// Server says how the sessions' faults are waited for, and with how many threads. The defaults need no tuning.

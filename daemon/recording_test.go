@@ -281,3 +281,24 @@ func TestRecordingDoesNotHoldUpTheEndOfThawd(t *testing.T) {
 		t.Fatal("thawd waits for a writer that has nothing to do with it")
 	}
 }
+
+func TestNewSnapshotsAreRecordedMoreOften(t *testing.T) {
+	learnedFrom := func(n uint32) *learned { return &learned{set: &workingset.Set{Recordings: n}} }
+	for _, tt := range []struct {
+		name  string
+		share float64
+		known *learned
+		want  float64
+	}{
+		{"nothing is known", 0.02, nil, firstShare},
+		{"little is known", 0.02, learnedFrom(firstRecordings - 1), firstShare},
+		{"enough is known", 0.02, learnedFrom(firstRecordings), 0.02},
+		{"more is wanted", 0.5, nil, 0.5},
+		{"none is wanted", -1, nil, -1},
+	} {
+		d := &Daemon{opts: Options{RecordShare: tt.share}}
+		if got := d.recordShare(&foresight{known: tt.known}); got != tt.want {
+			t.Errorf("%s: the share is %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
