@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export THAW_DEPS ?= $(CURDIR)/.deps
 # Debian packages of the host: what set-up, demo and tests run.
 DEMO_PACKAGES := runc mmdebstrap iproute2 curl
-TEST_PACKAGES := gcc libc6-dev podman
+TEST_PACKAGES := gcc libc6-dev podman python3-pytest python3-mypy
 # The compiler of the BPF program, by its version: another one would generate other bytes. Debian 12 has it.
 GENERATE_PACKAGES := clang-14 llvm-14 libbpf-dev
 
@@ -42,7 +42,7 @@ test-race: ## the tests of what runs concurrently, under the race detector
 zdtm: deps build ## CRIU's own tests of lazy restores, with thawd in the place of its daemon (ZDTM_FLAGS="-f h tls"); half an hour
 	scripts/zdtm.sh $(ZDTM_FLAGS)
 
-lint: ## go vet, gofmt, golangci-lint where it is installed
+lint: ## go vet, gofmt, golangci-lint; mypy on the Python package where it is installed
 	scripts/lint.sh
 
 fuzz: ## every fuzz target for a minute (FUZZTIME=1m)

@@ -34,6 +34,14 @@ step() {
 	printf '    %s: done in %ds\n' "$name" $((SECONDS - start)) >&2
 }
 
+# python_with MODULE: a Python that has a module: the one on the path, or Debian's, whose packages set-up installs. Nothing if neither has.
+python_with() {
+	local python
+	for python in python3 /usr/bin/python3; do
+		if command -v "$python" >/dev/null && "$python" -c "import $1" 2>/dev/null; then printf '%s\n' "$python"; return; fi
+	done
+}
+
 need_root() {
 	[ "$(id -u)" -eq 0 ] || die "$1 needs root: it $2. Run it again as root (for example: sudo make ...)."
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# gofmt, go vet, and golangci-lint (built once from its module, at the pinned version, into $deps/bin).
+# gofmt, go vet, golangci-lint (built once from its module, at the pinned version, into $deps/bin), and mypy where it is installed.
 . "$(dirname "$0")/lib.sh"
 cd "$repo"
 
@@ -14,3 +14,9 @@ if [ ! -x "$linter" ]; then
 	mv "$deps/bin/golangci-lint" "$linter"
 fi
 "$linter" run ./...
+python=$(python_with mypy)
+if [ -n "$python" ]; then
+	(cd python && "$python" -m mypy --cache-dir=/dev/null --config-file pyproject.toml)
+else
+	warn "no mypy: the types of the Python package are not checked (apt-get install python3-mypy)"
+fi

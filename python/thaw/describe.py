@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from typing import Any
+from typing import Any, get_args
 
 from . import gpu, network, tracebacks
 from .conversation import Conversation
@@ -65,12 +65,18 @@ def _parameters(definition: Definition) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "type": kind.__name__ if isinstance(kind := kinds[name], type) else str(kind),
+            "type": _type(kinds[name]),
             "required": what.required,
             "default": None if what.required else what.default,
         }
         for name, what in parameters(definition.target).items()
     ]
+
+
+def _type(kind: Any) -> str:
+    if kind is Any:
+        return "Any"
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
 
 
 def _template(template: Template | None) -> dict[str, Any] | None:

@@ -128,6 +128,10 @@ class Life:
             raise ArgumentError(f"{name}{method.signature}: {err}") from None
         return lambda: function(*args, **kwargs)
 
+    def is_async(self, name: str) -> bool:
+        """Whether a call of a method that exists belongs on the loop."""
+        return self.definition is not None and self.definition.methods[name].is_async
+
     def exit(self) -> None:
         """Runs the exit methods, all of them, if the object was entered. Raises StageError for the first that failed."""
         first: StageError | None = None

@@ -33,20 +33,25 @@ class Call:
     """One call of the host's: what to run, and how its end is told."""
 
     def __init__(self, life: Life, conversation: Conversation, command: dict[str, Any]) -> None:
-        """Raises ProtocolError if the command cannot be answered: it has no number."""
+        """Raises ProtocolError if the command is none. What is wrong with the call itself is answered."""
         self._conversation = conversation
         self._start = time.perf_counter()
         self._web = command["op"] == "http"
         self._id = command.get("id")
         if type(self._id) is not int:
             raise ProtocolError(f"a call without a number: {str(command)[:80]}")
+        name, args, kwargs = command.get("method"), command.get("args") or [], command.get("kwargs") or {}
+        if not isinstance(name, str) or not isinstance(args, list) or not isinstance(kwargs, dict):
+            raise ProtocolError(f"a call without a method, or whose arguments are no list and object: {str(command)[:80]}")
         self.run: Callable[[], Any] | None = None
         self.is_async = False
         try:
-            self.run = self._bind(life, command)
-            method = life.definition.methods[command["method"]] if life.definition else None
-            self.is_async = bool(method and method.is_async)
-        except BaseException as err:
+            if self._web:
+                self.run = life.bind(name, "web", [request_from(command.get("request"))], {})
+            else:
+                self.run = life.bind(name, "method", args, kwargs)
+            self.is_async = life.is_async(name)
+        except CallError as err:
             self.failed(err)
 
     def here(self) -> None:
@@ -90,17 +95,6 @@ class Call:
             # Ours: there is no frame of the author's to show.
             kind, fields["traceback"] = error.kind, ""
         self._conversation.say("error", id=self._id, kind=kind, **fields)
-
-    def _bind(self, life: Life, command: dict[str, Any]) -> Callable[[], Any]:
-        name = command.get("method")
-        if not isinstance(name, str):
-            raise ProtocolError(f"a call without a method: {str(command)[:80]}")
-        if self._web:
-            return life.bind(name, "web", [request_from(command.get("request"))], {})
-        args, kwargs = command.get("args") or [], command.get("kwargs") or {}
-        if not isinstance(args, list) or not isinstance(kwargs, dict):
-            raise ProtocolError(f"the arguments of a call are no list and object: {str(command)[:80]}")
-        return life.bind(name, "method", args, kwargs)
 
 
 class Server:
