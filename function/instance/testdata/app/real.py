@@ -1,5 +1,6 @@
 """A function for the real runner."""
 
+import os
 import random
 import socket
 
@@ -43,6 +44,15 @@ class Real:
     @thaw.method()
     def boom(self):
         raise ValueError("boom")
+
+    @thaw.method()
+    def read(self, path):
+        with open(path) as f:
+            return f.read()
+
+    @thaw.method()
+    def environ(self, name):
+        return os.environ.get(name)
 
     @thaw.web_endpoint()
     def page(self, request):
