@@ -110,3 +110,70 @@ func TestFoldersOfABundleAreListed(t *testing.T) {
 		t.Errorf("without a bundle: %v", err)
 	}
 }
+
+func TestABundleWithARootOfItsOwn(t *testing.T) {
+	dir := t.TempDir()
+	b := Bundle{
+		Rootfs: t.TempDir(), OwnRoot: true, Args: []string{"true"}, Hostname: "h", NetworkNamespace: "/run/ns/x",
+		Binds:   []Bind{{Source: "/usr", Target: "/not/there/yet"}},
+		Limits:  Limits{MemoryBytes: 1 << 20, CPUs: 0.5, PIDs: 7},
+		Devices: []Device{{Major: 10, Minor: 237}, {Block: true, Major: 7}},
+		CRIU:    Config{GhostLimit: 5, LinkRemap: true},
+	}
+	if err := b.Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	spec, err := readBundle(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if spec.Root.Readonly || spec.Hostname != "h" {
+		t.Errorf("root is %+v, host name %q", spec.Root, spec.Hostname)
+	}
+	var inMemory []string
+	for _, m := range spec.Mounts {
+		if m.Type == "tmpfs" {
+			inMemory = append(inMemory, m.Destination)
+		}
+	}
+	if diff := cmp.Diff([]string{"/dev/shm"}, inMemory); diff != "" {
+		t.Errorf("file systems in memory (-want +got):\n%s", diff)
+	}
+	if !slices.Contains(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/run/ns/x"}) {
+		t.Errorf("namespaces are %+v", spec.Linux.Namespaces)
+	}
+	r := spec.Linux.Resources
+	if *r.Memory.Limit != 1<<20 || *r.CPU.Quota != 50_000 || *r.CPU.Period != 100_000 || *r.Pids.Limit != 7 {
+		t.Errorf("limits are %+v %+v %+v", r.Memory, r.CPU, r.Pids)
+	}
+	major, minor, block, zero := int64(10), int64(237), int64(7), int64(0)
+	want := []specs.LinuxDeviceCgroup{
+		{Access: "rwm"},
+		{Allow: true, Type: "c", Major: &major, Minor: &minor, Access: "rw"},
+		{Allow: true, Type: "b", Major: &block, Minor: &zero, Access: "rw"},
+	}
+	if diff := cmp.Diff(want, r.Devices); diff != "" {
+		t.Errorf("devices (-want +got):\n%s", diff)
+	}
+	config, err := os.ReadFile(spec.Annotations[ConfigAnnotation])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff("network-lock skip\nmanage-cgroups=ignore\nghost-limit 5\nlink-remap\n", string(config)); diff != "" {
+		t.Errorf("CRIU configuration (-want +got):\n%s", diff)
+	}
+}
+
+func TestLimitsAndNamespacesThatAreNoneAreRefused(t *testing.T) {
+	for name, change := range map[string]func(*Bundle){
+		"a negative limit":               func(b *Bundle) { b.Limits.MemoryBytes = -1 },
+		"less CPU than the kernel takes": func(b *Bundle) { b.Limits.CPUs = 0.001 },
+		"a relative namespace":           func(b *Bundle) { b.NetworkNamespace = "ns" },
+	} {
+		b := Bundle{Rootfs: "/", Args: []string{"true"}}
+		change(&b)
+		if err := b.Write(t.TempDir()); err == nil {
+			t.Errorf("%s was taken", name)
+		}
+	}
+}

@@ -48,7 +48,8 @@ type FreezeOptions struct {
 type FreezeReport struct {
 	Import    *pagestore.Report
 	Dump      time.Duration // how long CRIU took
-	Stopped   time.Duration // how long the process stood still, as CRIU says; 0 if it does not
+	Stopping  time.Duration // how much of that CRIU needed to stop the process, as CRIU says; 0 if it does not
+	Stopped   time.Duration // how long the process stood still then
 	Writing   time.Duration // how much of that CRIU needed to write pages
 	ImagesDir string        // where the images are; empty if they were removed
 }
@@ -107,7 +108,7 @@ func Freeze(ctx context.Context, store *pagestore.Store, tools *checkpoint.Tools
 	report := &FreezeReport{Dump: time.Since(begin)}
 	// A freeze without figures is as good.
 	if stats, err := criu.ReadDumpStats(dirs.work); err == nil {
-		report.Stopped, report.Writing = stats.Stopped, stats.Writing
+		report.Stopping, report.Stopped, report.Writing = stats.Stopping, stats.Stopped, stats.Writing
 	}
 	o.Import.Host = host
 	if o.Dumped != nil {

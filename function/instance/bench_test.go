@@ -14,11 +14,6 @@ import (
 	"thaw/snapshot"
 )
 
-// realSDK has the containers see the real runner in the place of the tests' own.
-func realSDK(t *testing.T) func(*HostOptions) {
-	return func(o *HostOptions) { o.SDK = filepath.Join(testenv.RepoRoot(t), "python") }
-}
-
 func TestFigures(t *testing.T) {
 	if os.Getenv("FIGURES") == "" {
 		t.Skip()
@@ -74,6 +69,9 @@ func TestFigures(t *testing.T) {
 		s.handedOver()
 		bi.Close()
 
+		if c := os.Getenv("CPUS"); c != "" {
+			fmt.Sscan(c, &spec.Limits.CPUs)
+		}
 		t0 := time.Now()
 		i, err := f.Restore(t.Context(), spec, name)
 		if err != nil {

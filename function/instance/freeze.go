@@ -32,10 +32,11 @@ type FreezeReport struct {
 	Import *pagestore.Report
 	Layer  *rootfs.Layer // what it had written
 
-	Stopped time.Duration // how long the process stood still, as CRIU says
-	Writing time.Duration // how much of that CRIU needed to write pages
-	Dump    time.Duration // runc and CRIU, from their start to their end
-	Total   time.Duration
+	Stopping time.Duration // how long CRIU took to stop the process, which may stand still for most of that; a multiple of 100 ms with a freezer cgroup
+	Stopped  time.Duration // how long the process stood still then
+	Writing  time.Duration // how much of that CRIU needed to write pages
+	Dump     time.Duration // runc and CRIU, from their start to their end
+	Total    time.Duration
 }
 
 // Freeze takes a prepared instance into the store: its memory, and what it has written. The container is gone then; Close is still to be
@@ -51,6 +52,8 @@ func (i *Instance) Freeze(ctx context.Context, o FreezeOptions) (*FreezeReport, 
 		return nil, fmt.Errorf("freeze instance %s: the host has no store", s.id)
 	case s.spec.Open:
 		return nil, fmt.Errorf("freeze instance %s: %w: it has had its network and devices from the start", s.id, ErrState)
+	case i.Restored() && !s.spec.Detached:
+		return nil, fmt.Errorf("freeze instance %s: %w: it was not restored to be frozen again, and has its network and devices", s.id, ErrState)
 	}
 	begin := time.Now()
 	if err := i.settle(ctx); err != nil {
@@ -129,6 +132,7 @@ func (f *freeze) run(ctx context.Context, options *FreezeOptions) error {
 	}
 	i.move(StateFrozen)
 	f.report.Import, f.report.Dump, f.report.Stopped, f.report.Writing = report.Import, report.Dump, report.Stopped, report.Writing
+	f.report.Stopping = report.Stopping
 	return nil
 }
 

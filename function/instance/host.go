@@ -41,6 +41,9 @@ type HostOptions struct {
 	// Network makes the namespaces; it stays the caller's. Default: one of the host's own, without a bridge.
 	Network *network.Network
 
+	// Ask, if it is set, changes what thawd is asked for with each restore. For measurements of what a restore would cost without it.
+	Ask func(*control.SessionRequest)
+
 	// Logger hears of what instances do. Nil: nobody does.
 	Logger *slog.Logger
 }

@@ -43,6 +43,7 @@ type Instance struct {
 	mu sync.Mutex
 	// protected by mu
 	state State
+	fresh bool // it has loaded its object itself, and not got it with a snapshot
 }
 
 // Timings say how long the making of an instance took. Those that do not apply are zero.

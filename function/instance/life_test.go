@@ -152,7 +152,9 @@ func TestASnapshotIsTakenOnTopOfAnother(t *testing.T) {
 	if err := template.Close(); err != nil {
 		t.Fatal(err)
 	}
-	builder := f.restore(t, spec, "template")
+	detached := spec
+	detached.Detached = true
+	builder := f.restore(t, detached, "template")
 	load(t, builder, "null")
 	if _, err := builder.Prepare(t.Context()); err != nil {
 		t.Fatal(err)

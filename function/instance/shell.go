@@ -138,10 +138,10 @@ func (s *shell) remove() error {
 	return errors.Join(append(errs, checkpoint.UnmountBelow(s.dir), checkpoint.RemoveAll(s.dir))...)
 }
 
-// connect attaches the network, if the spec says so.
+// connect attaches the network, if the spec says so. Doing so again does nothing.
 func (s *shell) connect(ctx context.Context) error {
-	if !s.spec.Network {
-		return nil
+	if !s.spec.Network || ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if err := s.ns.Attach(); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -34,7 +35,7 @@ type Spec struct {
 	// Namespace is the one of the store that snapshots go to, and whose packs the container sees. Default: the store's default.
 	Namespace string
 
-	// Env is the environment of the runner at its start. What changes between instances belongs into the boot.
+	// Env is the environment of the runner at its start, besides the image's. What changes between instances belongs into the boot.
 	Env map[string]string
 
 	// Binds are more folders of the host that the container sees.
@@ -51,6 +52,10 @@ type Spec struct {
 
 	// Network connects the container to the network's bridge, once it is booted.
 	Network bool
+
+	// Detached keeps a restored container without its network and devices until its boot: for one that loads more and is frozen again.
+	// A cold one always is, unless Open is set.
+	Detached bool
 
 	// Open gives the container its network and devices from the start. It is never frozen then.
 	Open bool
@@ -89,7 +94,13 @@ func (s *Spec) namespace() string {
 
 // environ returns the environment of the runner.
 func (s *Spec) environ() []string {
-	env := map[string]string{"HOME": "/root", "LANG": "C.UTF-8", "PYTHONPATH": sdkTarget}
+	env := map[string]string{"HOME": "/root", "LANG": "C.UTF-8"}
+	for _, kv := range s.Root.Env() {
+		if k, v, ok := strings.Cut(kv, "="); ok {
+			env[k] = v
+		}
+	}
+	env["PYTHONPATH"] = sdkTarget
 	if !s.Open {
 		// So that no library looks for a GPU before there can be one. The boot takes it away.
 		env[hideGPUs] = ""

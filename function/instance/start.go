@@ -102,6 +102,9 @@ func (h *Host) sessionRequest(name pagestore.Name) *control.SessionRequest {
 	if store := h.options.Store; store != nil {
 		r.Binds = []control.Bind{{Source: store.PacksDir(name.Namespace), Target: packsTarget}}
 	}
+	if h.options.Ask != nil {
+		h.options.Ask(r)
+	}
 	return r
 }
 
@@ -115,7 +118,9 @@ func (i *Instance) restore(ctx context.Context, pending *snapshot.Pending) error
 		s.handedOver()
 		return err
 	})
-	g.Go(func() error { return s.connect(ctx) })
+	if !s.spec.Detached {
+		g.Go(func() error { return s.connect(ctx) })
+	}
 	err := g.Wait()
 	if thawed != nil {
 		i.container, i.session = thawed.Container, thawed.Session.ID
@@ -124,5 +129,8 @@ func (i *Instance) restore(ctx context.Context, pending *snapshot.Pending) error
 		return err
 	}
 	i.timings.Runtime = time.Since(begin)
-	return errors.Join(setHostname(i.container.PID, s.hostname()), s.makeDevices(i.container.PID))
+	if err := setHostname(i.container.PID, s.hostname()); err != nil || s.spec.Detached {
+		return err
+	}
+	return s.makeDevices(i.container.PID)
 }

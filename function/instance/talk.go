@@ -47,6 +47,9 @@ func (i *Instance) Load(ctx context.Context, o LoadOptions) (*runner.Loaded, err
 	if err != nil {
 		return nil, i.runnerError(err)
 	}
+	i.mu.Lock()
+	i.fresh = true
+	i.mu.Unlock()
 	i.move(StateLoaded)
 	return loaded, nil
 }
@@ -82,7 +85,7 @@ func (i *Instance) Boot(ctx context.Context, o BootOptions) (*runner.Ready, erro
 		return nil, err
 	}
 	s := i.shell
-	if !i.Restored() && !s.spec.Open {
+	if !s.spec.Open && (!i.Restored() || s.spec.Detached) {
 		if err := errors.Join(s.connect(ctx), s.makeDevices(i.container.PID)); err != nil {
 			return nil, fmt.Errorf("boot instance %s: %w", s.id, err)
 		}
@@ -98,8 +101,11 @@ func (i *Instance) Boot(ctx context.Context, o BootOptions) (*runner.Ready, erro
 func (i *Instance) bootCommand(o *BootOptions) *runner.Boot {
 	var generation [16]byte
 	_, _ = rand.Read(generation[:]) // never fails
+	i.mu.Lock()
+	restored := i.Restored() && !i.fresh
+	i.mu.Unlock()
 	b := &runner.Boot{
-		Restored: i.Restored(), Generation: hex.EncodeToString(generation[:]), Env: make(map[string]*string),
+		Restored: restored, Generation: hex.EncodeToString(generation[:]), Env: make(map[string]*string),
 		Hostname: i.shell.hostname(), CPUs: o.CPUs, KeepRandom: o.KeepRandom,
 	}
 	if _, hidden := i.shell.spec.Env[hideGPUs]; !hidden && !i.shell.spec.Open {

@@ -18,7 +18,7 @@ import (
 const wholeLife = `
 import say {"event":"imported","seconds":0.25}
 load say {"event":"loaded","seconds":{"import":1,"construct":2,"enter_snap":3}}
-prepare say {"event":"prepared","problems":[{"kind":"connection","what":"w","hint":"h"}],"generators":[{"where":"m.a","type":"t"}],"seconds":{"gc":0.5}}
+prepare say {"event":"prepared","problems":[{"kind":"connection","what":"w","hint":"h","blocks":true}],"generators":[{"where":"m.a","type":"t"}],"seconds":{"gc":0.5}}
 boot say {"event":"ready","seconds":{"refresh":1,"after_restore":2,"enter":3},"new_field":true}
 embed say {"event":"result","id":ID,"value":[1,2],"seconds":0.5}
 boom say {"event":"error","id":ID,"kind":"exception","type":"ValueError","message":"no","traceback":"line 1"}
@@ -38,7 +38,7 @@ func TestAWholeConversation(t *testing.T) {
 	}
 	prepared, err := c.Prepare(ctx)
 	want := &Prepared{
-		Problems:   []Problem{{Kind: "connection", What: "w", Hint: "h"}},
+		Problems:   []Problem{{"connection", "w", "h", true}},
 		Generators: []Generator{{"m.a", "t"}},
 		Seconds:    map[string]float64{"gc": 0.5},
 	}

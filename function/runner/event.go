@@ -15,7 +15,7 @@ type Loaded struct {
 
 // Prepared says what a runner has found before it is frozen.
 type Prepared struct {
-	// Problems cannot be frozen, or not so that they are of use afterwards.
+	// Problems are what cannot be frozen, or not so that it is of use afterwards.
 	Problems []Problem `json:"problems"`
 	// Generators draw the same numbers after each restore: nobody has registered them.
 	Generators []Generator `json:"generators"`
@@ -25,11 +25,10 @@ type Prepared struct {
 
 // Problem is something of a process that cannot be frozen, or will not be of use afterwards.
 type Problem struct {
-	Kind string `json:"kind"` // connection, io_uring, inotify, thread, gpu and others
-	What string `json:"what"`
-	Hint string `json:"hint"` // what an author can do
-	// Blocks says that a process with it must not be frozen. Others are told to the author.
-	Blocks bool `json:"blocks"`
+	Kind   string `json:"kind"` // connection, io_uring, inotify, thread, gpu and others
+	What   string `json:"what"`
+	Hint   string `json:"hint"`   // what an author can do
+	Blocks bool   `json:"blocks"` // the process cannot be frozen with it; else its author should know
 }
 
 // Generator is a generator of random numbers.

@@ -12,8 +12,9 @@ import (
 
 // DumpStats says how long the parts of a dump took, by CRIU's own clock.
 type DumpStats struct {
-	Stopped time.Duration // from when the processes stood still until they were let go, or killed
-	Writing time.Duration // of pages, which is a part of that
+	Stopping time.Duration // until the processes stood still
+	Stopped  time.Duration // from then on until they were let go, or were killed and gone
+	Writing  time.Duration // of pages, which is a part of that
 }
 
 // Parts of CRIU's format: the file's name, and its two magic numbers.
@@ -24,7 +25,8 @@ const (
 	statsHeader             = 12       // the magic numbers and the size of the message that follows, in bytes
 	maxStats                = 64 << 10 // real ones have less than a hundred
 	fieldDump               = 1        // of StatsEntry
-	fieldFrozenTime         = 2        // of DumpStatsEntry, in microseconds
+	fieldFreezingTime       = 1        // of DumpStatsEntry, in microseconds
+	fieldFrozenTime         = 2
 	fieldMemwriteTime       = 4
 )
 
@@ -63,12 +65,17 @@ func parseDumpStats(name string, data []byte) (DumpStats, error) {
 	if !ok {
 		return DumpStats{}, badFile(name, "says nothing of a dump")
 	}
-	stopped, ok1 := findField(dump, fieldFrozenTime, protowire.VarintType)
-	writing, ok2 := findField(dump, fieldMemwriteTime, protowire.VarintType)
-	if !ok1 || !ok2 {
-		return DumpStats{}, badFile(name, "does not say how long the dump took")
+	var d DumpStats
+	for field, into := range map[protowire.Number]*time.Duration{
+		fieldFreezingTime: &d.Stopping, fieldFrozenTime: &d.Stopped, fieldMemwriteTime: &d.Writing,
+	} {
+		value, ok := findField(dump, field, protowire.VarintType)
+		if !ok {
+			return DumpStats{}, badFile(name, "does not say how long the dump took")
+		}
+		*into = microseconds(value)
 	}
-	return DumpStats{Stopped: microseconds(stopped), Writing: microseconds(writing)}, nil
+	return d, nil
 }
 
 // microseconds decodes a number that findField has found. CRIU has 32 bits for it.
