@@ -83,7 +83,7 @@ func (a *app) deploy(ctx context.Context, d *deployFlags, file string) error {
 	if _, err := os.Stat(file); err != nil {
 		return err
 	}
-	root, err := openRoot(d.root)
+	where, err := parseRoot(d.root)
 	if err != nil {
 		return fmt.Errorf("root file system: %w", err)
 	}
@@ -91,7 +91,12 @@ func (a *app) deploy(ctx context.Context, d *deployFlags, file string) error {
 	if err != nil {
 		return err
 	}
-	v, folder, err := a.describeVersion(ctx, reg, file, root, &may)
+	root, err := openRoot(ctx, where, reg.Dir())
+	if err != nil {
+		return fmt.Errorf("root file system: %w", err)
+	}
+	where.Digest = root.Digest()
+	v, folder, err := a.describeVersion(ctx, reg, file, where, root.Lowers(), &may)
 	if err != nil {
 		return a.explainAuthor(err)
 	}
@@ -109,7 +114,7 @@ func (a *app) deploy(ctx context.Context, d *deployFlags, file string) error {
 }
 
 // describeVersion makes a version of the app in the file. The caller closes the app's folder.
-func (a *app) describeVersion(ctx context.Context, reg *registry.Registry, file string, root *rootFS, may *cpu.Confinement) (_ *version.Version, _ *os.Root, err error) {
+func (a *app) describeVersion(ctx context.Context, reg *registry.Registry, file string, root version.Root, lowers []string, may *cpu.Confinement) (_ *version.Version, _ *os.Root, err error) {
 	files, err := sdkFiles()
 	if err != nil {
 		return nil, nil, err
@@ -118,7 +123,7 @@ func (a *app) describeVersion(ctx context.Context, reg *registry.Registry, file 
 	if err != nil {
 		return nil, nil, err
 	}
-	o := describe.Options{File: file, Lowers: root.lowers, SDK: sdkDir}
+	o := describe.Options{File: file, Lowers: lowers, SDK: sdkDir}
 	for k, v := range may.Environment() {
 		o.Environment = append(o.Environment, k+"="+v)
 	}
@@ -147,7 +152,7 @@ func (a *app) describeVersion(ctx context.Context, reg *registry.Registry, file 
 		return nil, nil, err
 	}
 	v, err := version.New(version.Content{
-		Description: *said, Entry: filepath.Base(real), Code: found.Code, Data: found.Data, Lock: found.Lock, Root: root.Root,
+		Description: *said, Entry: filepath.Base(real), Code: found.Code, Data: found.Data, Lock: found.Lock, Root: root,
 		Runtime: version.Runtime{
 			Python: said.Python, SDK: said.SDK, SDKDigest: sdkDigest, CRIU: a.criuVersion(ctx), Snapshot: version.SnapshotFormat,
 		},

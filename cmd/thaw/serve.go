@@ -229,7 +229,7 @@ func (a *app) openNode(ctx context.Context, f *serveFlags, thawd *control.Client
 	}
 	p.closes = append(p.closes, logs.Close)
 	p.server, err = function.New(&function.Options{
-		Registry: reg, Host: function.On(instances), OpenRoot: openRootOf, CPU: host, FreezeAfter: f.freezeAfter, Idle: f.idle,
+		Registry: reg, Host: function.On(instances), OpenRoot: func(r version.Root) (*rootfs.Root, error) { return openRoot(ctx, r, reg.Dir()) }, CPU: host, FreezeAfter: f.freezeAfter, Idle: f.idle,
 		MaxInstances: f.maxInstances, Failures: f.failures, StopPatience: f.stop, Devices: f.devices, Network: f.bridge != "", Log: logs, Logger: log,
 	})
 	return p, err
@@ -248,16 +248,4 @@ func (f *serveFlags) network() (*network.Network, error) {
 		o.Subnet = subnet
 	}
 	return network.Open(o)
-}
-
-// openRootOf opens the root file system of a version.
-func openRootOf(r version.Root) (*rootfs.Root, error) {
-	root, err := rootfs.OpenFolder(r.Path)
-	if err != nil {
-		return nil, err
-	}
-	if r.Digest != "" && root.Digest() != r.Digest {
-		return nil, fmt.Errorf("root file system %s is not what it was at the deployment: deploy again", r.Path)
-	}
-	return root, nil
 }

@@ -61,7 +61,7 @@ func (h *Host) Restore(ctx context.Context, spec Spec, name pagestore.Name) (*In
 	var pending *snapshot.Pending
 	var g errgroup.Group
 	g.Go(func() (err error) {
-		pending, err = snapshot.Begin(ctx, h.options.Thawd, h.sessionRequest(name))
+		pending, err = snapshot.Begin(ctx, h.options.Thawd, h.sessionRequest(name, spec.Root))
 		i.timings.Session = time.Since(begin)
 		return err
 	})
@@ -97,10 +97,15 @@ func (s *Spec) layers(h *Host, name pagestore.Name) ([]*rootfs.Layer, error) {
 	return s.Root.OpenLayers(h.layerDir(name))
 }
 
-func (h *Host) sessionRequest(name pagestore.Name) *control.SessionRequest {
+// sessionRequest says what thawd should bring, and where the process will see what it maps.
+func (h *Host) sessionRequest(name pagestore.Name, root *rootfs.Root) *control.SessionRequest {
 	r := &control.SessionRequest{Snapshot: name.String(), Stream: control.StreamAll}
 	if store := h.options.Store; store != nil {
 		r.Binds = []control.Bind{{Source: store.PacksDir(name.Namespace), Target: packsTarget}}
+		if lowers := root.Lowers(); len(lowers) == 1 {
+			// Libraries are read ahead from there. What the instance has written over them is not seen here, and only read later.
+			r.Binds = append(r.Binds, control.Bind{Source: lowers[0], Target: "/"})
+		}
 	}
 	if h.options.Ask != nil {
 		h.options.Ask(r)

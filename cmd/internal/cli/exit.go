@@ -122,6 +122,8 @@ var causes = []struct {
 	{criu.ErrSocketTaken, Busy, "use another work folder, or end the server that listens there"},
 
 	{rootfs.ErrNoRoot, Usage, "--root names a folder with a whole system in it, as mmdebstrap or debootstrap make it, or oci:LAYOUT[:TAG]"},
+	{rootfs.ErrNoImage, NotFound, "--root oci:LAYOUT:TAG names one of the images in the layout"},
+	{rootfs.ErrCorrupt, Corrupt, "the image, or the layer of a snapshot, is not what it says it is: copy it anew, or freeze again"},
 	{instance.ErrBusy, Busy, "another function server uses this folder: --state names another one"},
 	{network.ErrBusy, Busy, "another function server runs here: --api names another socket"},
 	{network.ErrBridgeTaken, Busy, "--bridge names another bridge, or none"},
