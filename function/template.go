@@ -51,7 +51,9 @@ func (t *template) restore(ctx context.Context, snap *registry.Snapshot) (Instan
 		return nil, err
 	}
 	begin := time.Now()
-	i, err := p.s.opts.Host.Restore(ctx, p.logged(p.spec()), name)
+	spec := p.logged(p.spec())
+	spec.Detached = true // enter(snap=True) is still to come
+	i, err := p.s.opts.Host.Restore(ctx, spec, name)
 	if err != nil && ctx.Err() != nil {
 		return nil, err
 	}

@@ -33,8 +33,8 @@ func (l *Lab) Warm(ctx context.Context) error {
 	})
 }
 
-// dropCaches empties the page cache, and the caches of names and inodes with it.
-func dropCaches() error {
+// DropCaches empties the page cache, and the caches of names and inodes with it.
+func DropCaches() error {
 	// Only clean pages can be dropped.
 	unix.Sync()
 	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0); err != nil {
@@ -48,7 +48,7 @@ func dropCaches() error {
 // of the memory then for as much of it as a first response touches.
 func (l *Lab) ReadImages(ctx context.Context, f *Frozen) (took time.Duration, n uint64, err error) {
 	l.cached = false
-	if err := dropCaches(); err != nil {
+	if err := DropCaches(); err != nil {
 		return 0, 0, err
 	}
 	start := time.Now()

@@ -102,7 +102,7 @@ func (l *Lab) measure(ctx context.Context, f *Frozen, m mode, r Run) (_ Run, err
 func (l *Lab) begin(cache Cache) (uint64, error) {
 	if cache == Dropped {
 		l.cached = false
-		if err := dropCaches(); err != nil {
+		if err := DropCaches(); err != nil {
 			return 0, err
 		}
 	}

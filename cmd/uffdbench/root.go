@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"thaw/bench/functions"
 	"thaw/bench/restores"
 	"thaw/bench/scenario"
 	"thaw/bench/suite"
@@ -20,7 +21,9 @@ type app struct {
 }
 
 // scenarios are all that there are, in the order in which they are run.
-func scenarios() []scenario.Scenario { return slices.Concat(suite.All(), restores.All()) }
+func scenarios() []scenario.Scenario {
+	return slices.Concat(suite.All(), restores.All(), []scenario.Scenario{functions.Scenario()})
+}
 
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
