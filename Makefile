@@ -8,7 +8,7 @@ TEST_PACKAGES := gcc libc6-dev podman python3-pytest python3-mypy
 # The compiler of the BPF program, by its version: another one would generate other bytes. Debian 12 has it.
 GENERATE_PACKAGES := clang-14 llvm-14 libbpf-dev
 
-.PHONY: build deps test-deps demo demo-large bench bench-smoke test test-race zdtm lint fuzz generate generate-check clean clean-deps
+.PHONY: build deps test-deps demo demo-large demo-criu bench bench-smoke test test-race zdtm lint fuzz generate generate-check clean clean-deps
 
 build: ## build bin/thawd, bin/thaw and bin/uffdbench
 	go build -o bin/ ./cmd/...
@@ -21,8 +21,11 @@ deps: ## system packages, CRIU and the root file system, once
 test-deps: deps ## and what the tests need besides
 	scripts/setup-system.sh $(TEST_PACKAGES)
 
-demo: deps build ## freeze and thaw a MiniLM embedder; compare with cold start and CRIU; out/demo/report.json
-	go run ./bench/demo -workload minilm -out out/demo $(DEMO_FLAGS)
+demo: deps build ## deploy a sentence embedder and call it from nothing: cold, and restored; out/demo/report.json
+	go run ./bench/functions/demo -out out/demo $(DEMO_FLAGS)
+
+demo-criu: deps build ## freeze and thaw a MiniLM embedder; compare with cold start and CRIU; out/demo-criu/report.json
+	go run ./bench/demo -workload minilm -out out/demo-criu $(DEMO_FLAGS)
 
 demo-large: deps build ## the same with a 1.3 GB transformer; out/demo-large/report.json
 	go run ./bench/demo -workload large -out out/demo-large $(DEMO_FLAGS)

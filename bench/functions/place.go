@@ -18,6 +18,7 @@ import (
 	"thaw/bench/lab"
 	"thaw/control"
 	"thaw/function/gateway"
+	"thaw/function/registry"
 )
 
 // A Place is a thawd, a function server, and folders of their own. Close it.
@@ -197,4 +198,26 @@ func (p *Place) Recordings(ctx context.Context, snapshot string) (int, error) {
 		return 0, nil // there is none yet
 	}
 	return shown.Recordings, nil
+}
+
+// Snapshot waits until an app has a snapshot, and returns its name.
+func (p *Place) Snapshot(ctx context.Context, app string) (name string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*stopPatience)
+	defer cancel()
+	reg, err := registry.Open(p.state(), nil)
+	if err != nil {
+		return "", err
+	}
+	return name, await(ctx, func() (bool, error) {
+		key, err := reg.Current(app)
+		if err != nil {
+			return false, err
+		}
+		stats, err := reg.VersionStats(app, key)
+		if err != nil || len(stats.Snapshots) == 0 {
+			return false, err
+		}
+		name = stats.Snapshots[0].Name
+		return true, nil
+	})
 }
