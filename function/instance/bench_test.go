@@ -2,9 +2,8 @@ package instance
 
 import (
 	"encoding/json"
-	"fmt"
-	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,94 +13,114 @@ import (
 	"thaw/snapshot"
 )
 
-func TestFigures(t *testing.T) {
-	if os.Getenv("FIGURES") == "" {
-		t.Skip()
+// BenchmarkRestore takes the time from the demand for an instance of a snapshot until the first call is answered, less that of a warm call, and
+// beside it that of the bare restore of the same snapshot into a shell that is there: until runc has restored the process. The quotient of the
+// medians is reported as "bare".
+func BenchmarkRestore(b *testing.B) {
+	for _, bm := range []struct {
+		name, code string
+		load       LoadOptions
+		call       runner.Call
+	}{
+		{"small", "function/instance/testdata/app", LoadOptions{File: "small.py", Object: "Small"}, runner.Call{Method: "count"}},
+		{"embedder", "examples/embedder", LoadOptions{File: "app.py", Object: "Embedder"},
+			runner.Call{Method: "embed", Args: json.RawMessage(`[["a sentence to embed"]]`)}},
+	} {
+		b.Run(bm.name, func(b *testing.B) {
+			f := newFixture(b, realSDK(b))
+			spec := f.spec(b)
+			spec.Code = filepath.Join(testenv.RepoRoot(b), bm.code)
+			begin := time.Now()
+			i := f.start(b, spec)
+			if _, err := i.Load(b.Context(), bm.load); err != nil {
+				b.Fatal(err)
+			}
+			cold := time.Since(begin)
+			if _, err := i.Prepare(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			frozen, err := i.Freeze(b.Context(), FreezeOptions{Name: "bench"})
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := i.Close(); err != nil {
+				b.Fatal(err)
+			}
+			var bare, whole []time.Duration
+			for b.Loop() {
+				bare = append(bare, f.bareRestore(b, spec, frozen.Name))
+				whole = append(whole, f.restoreToResponse(b, spec, frozen.Name, &bm.call))
+			}
+			ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1e3 }
+			b.ReportMetric(0, "ns/op") // of both, with all that ends them
+			b.ReportMetric(ms(cold), "cold-ms")
+			b.ReportMetric(ms(median(bare)), "bare-ms")
+			b.ReportMetric(ms(median(whole)), "response-ms")
+			b.ReportMetric(float64(median(whole))/float64(median(bare)), "bare")
+			b.ReportMetric(ms(frozen.Stopped), "stopped-ms")
+			b.ReportMetric(ms(frozen.Writing), "writing-ms")
+		})
 	}
-	f := newFixture(t, realSDK(t))
-	spec := f.spec(t)
-	spec.Code = filepath.Join(testenv.RepoRoot(t), "examples/embedder")
-	file, object, method, args := "app.py", "Embedder", "embed", `[["a sentence to embed"]]`
-	if os.Getenv("FIGURES") == "small" {
-		spec.Code, file, object, method, args = f.spec(t).Code, "small.py", "Small", "count", "[]"
+}
+
+func median(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	return d[len(d)/2]
+}
+
+// bareRestore returns how long runc takes to restore a snapshot.
+func (f *fixture) bareRestore(b *testing.B, spec Spec, name pagestore.Name) time.Duration {
+	layers, err := spec.layers(f.Host, name)
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, err := f.newShell(&spec, layers)
+	if err != nil {
+		b.Fatal(err)
+	}
+	pending, err := snapshot.Begin(b.Context(), f.thawd, f.sessionRequest(name))
+	if err != nil {
+		b.Fatal(err)
 	}
 	begin := time.Now()
-	i := f.start(t, spec)
-	if _, err := i.Load(t.Context(), LoadOptions{File: file, Object: object}); err != nil {
-		t.Fatal(err)
-	}
-	p, err := i.Prepare(t.Context())
+	thawed, err := pending.Restore(b.Context(), f.tools, &snapshot.ContainerOptions{ID: s.id, Bundle: s.bundleDir(), Stdio: s.theirs})
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
-	fmt.Printf("cold to prepared %v; %+v\n", time.Since(begin), p)
-	r, err := i.Freeze(t.Context(), FreezeOptions{Name: "fig"})
-	if err != nil {
-		t.Fatal(err)
+	took := time.Since(begin)
+	s.handedOver()
+	i := &Instance{shell: s, container: thawed.Container}
+	if err := i.Close(); err != nil {
+		b.Fatal(err)
 	}
-	fmt.Printf("freeze: stopped %v writing %v ratio %.2f dump %v total %v; pages %d new %d\n", r.Stopped, r.Writing, float64(r.Stopped)/float64(r.Writing), r.Dump, r.Total, r.Import.Pages, r.Import.NewPages)
-	i.Close()
-	name := pagestore.Name{Namespace: "default", Snapshot: "fig"}
-	for range 8 {
-		// bare
-		spec2 := spec
-		spec2.Namespace = "default"
-		layers, err := spec2.layers(f.Host, name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := f.newShell(&spec2, layers)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b0 := time.Now()
-		pend, err := snapshot.Begin(t.Context(), f.thawd, f.sessionRequest(name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b1 := time.Now()
-		th, err := pend.Restore(t.Context(), f.tools, &snapshot.ContainerOptions{ID: s.id, Bundle: s.bundleDir(), Stdio: s.theirs})
-		if err != nil {
-			t.Fatal(err)
-		}
-		bare := time.Since(b1)
-		bi := &Instance{shell: s, container: th.Container, state: StatePrepared}
-		s.handedOver()
-		bi.Close()
+	return took
+}
 
-		if c := os.Getenv("CPUS"); c != "" {
-			fmt.Sscan(c, &spec.Limits.CPUs)
+// restoreToResponse returns how long it takes from the demand for an instance until its first answer, less a warm call.
+func (f *fixture) restoreToResponse(b *testing.B, spec Spec, name pagestore.Name, c *runner.Call) time.Duration {
+	call := func(i *Instance) time.Duration {
+		begin := time.Now()
+		if _, err := i.Call(b.Context(), c); err != nil {
+			b.Fatal(err)
 		}
-		t0 := time.Now()
-		i, err := f.Restore(t.Context(), spec, name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t1 := time.Now()
-		ready, err := i.Boot(t.Context(), BootOptions{})
-		if err != nil {
-			t.Fatal(err, i.Log())
-		}
-		t2 := time.Now()
-		res, err := i.Call(t.Context(), &runner.Call{Method: method, Args: json.RawMessage(args)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t3 := time.Now()
-		var w time.Duration
-		for k := range 5 {
-			w0 := time.Now()
-			if _, err := i.Call(t.Context(), &runner.Call{Method: method, Args: json.RawMessage(args)}); err != nil {
-				t.Fatal(err)
-			}
-			if k == 0 || time.Since(w0) < w {
-				w = time.Since(w0)
-			}
-		}
-		total := t3.Sub(t0)
-		fmt.Printf("bare %v (session %v) | restore %v %+v boot %v %+v call %v (%.4f) W %v | total-W %v ratio %.2f\n", bare, b1.Sub(b0), t1.Sub(t0), i.Timings(), t2.Sub(t1), *ready, t3.Sub(t2), res.Seconds, w, total-w, float64(total-w)/float64(bare))
-		c0 := time.Now()
-		i.Close()
-		fmt.Printf("   close %v\n", time.Since(c0))
+		return time.Since(begin)
 	}
+	begin := time.Now()
+	i, err := f.Restore(b.Context(), spec, name)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := i.Boot(b.Context(), BootOptions{}); err != nil {
+		b.Fatal(err)
+	}
+	call(i)
+	took := time.Since(begin)
+	var warm []time.Duration
+	for range 5 {
+		warm = append(warm, call(i))
+	}
+	if err := i.Close(); err != nil {
+		b.Fatal(err)
+	}
+	return took - median(warm)
 }

@@ -11,7 +11,7 @@ import (
 
 // expectNothingLeft fails the test at its end if it has left something on this machine: a process, a mount, a namespace, an interface, a
 // cgroup, or a file. Only what has a name of ours is looked at, for other tests run beside.
-func expectNothingLeft(t *testing.T) {
+func expectNothingLeft(t testing.TB) {
 	t.Helper()
 	before := leftovers(t)
 	t.Cleanup(func() {
@@ -30,7 +30,7 @@ const (
 )
 
 // leftovers lists what is there now.
-func leftovers(t *testing.T) []string {
+func leftovers(t testing.TB) []string {
 	t.Helper()
 	var all []string
 	add := func(kind, what string) { all = append(all, kind+" "+what) }
