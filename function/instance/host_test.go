@@ -64,7 +64,7 @@ func newFixture(t testing.TB, change ...func(*HostOptions)) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := f.Host.Close(); err != nil {
+		if err := f.Close(); err != nil {
 			t.Error(err)
 		}
 	})

@@ -27,6 +27,9 @@ func expectNothingLeft(t testing.TB) {
 const (
 	function = "insttest"
 	mark     = "thaw-" + function + "-"
+
+	testBridge = "thawtest1"
+	testSubnet = "10.213.77.0/28" // 0ad54d00
 )
 
 // leftovers lists what is there now.
@@ -60,7 +63,8 @@ func leftovers(t testing.TB) []string {
 	}
 	links, _ := filepath.Glob("/sys/class/net/*")
 	for _, path := range links {
-		if name := filepath.Base(path); strings.HasPrefix(name, "tv") || strings.HasPrefix(name, "thawtest") {
+		// An interface is called after its address.
+		if name := filepath.Base(path); name == testBridge || strings.HasPrefix(name, "tv") && strings.HasSuffix(name[:max(0, len(name)-2)], "0ad54d") {
 			add("interface", name)
 		}
 	}

@@ -177,8 +177,8 @@ func TestASnapshotIsTakenOnTopOfAnother(t *testing.T) {
 }
 
 func TestAnInstanceHasItsNetworkOnlyAfterTheBoot(t *testing.T) {
-	subnet := netip.MustParsePrefix("10.213.77.0/28")
-	f := newFixture(t, withBridge(t, network.Options{Bridge: "thawtest1", Subnet: subnet}))
+	subnet := netip.MustParsePrefix(testSubnet)
+	f := newFixture(t, withBridge(t, network.Options{Bridge: testBridge, Subnet: subnet}))
 	listener, err := net.Listen("tcp", "0.0.0.0:0")
 	if err != nil {
 		t.Fatal(err)
