@@ -40,7 +40,7 @@ test: ## all tests, the privileged ones too, with a summary
 	scripts/test.sh
 
 test-race: ## the tests of what runs concurrently, under the race detector
-	scripts/test.sh -race ./uffd/... ./pagestore/... ./restore/... ./control/... ./daemon/... ./internal/...
+	scripts/test.sh -race ./uffd/... ./pagestore/... ./restore/... ./control/... ./daemon/... ./function/... ./internal/...
 
 zdtm: deps build ## CRIU's own tests of lazy restores, with thawd in the place of its daemon (ZDTM_FLAGS="-f h tls"); half an hour
 	scripts/zdtm.sh $(ZDTM_FLAGS)

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -209,6 +210,23 @@ func TestImagesOfAProcessThatIsGoneAreKeptWhenTheImportFails(t *testing.T) {
 	}
 	if left, err := os.ReadDir(o.TempDir); err != nil || len(left) != 0 {
 		t.Errorf("folders are left: %v, %v", left, err)
+	}
+}
+
+func TestWhatIsDoneBehindTheDumpCanFailTheFreeze(t *testing.T) {
+	tools := &checkpoint.Tools{CRIU: criuOf(t, dumpsNothing)}
+	fails := errors.New("no room")
+	o := FreezeOptions{PID: os.Getpid(), TempDir: t.TempDir(), Import: ImportOptions{Name: named("new")}}
+	o.Dumped = func(context.Context) error {
+		if found, _ := filepath.Glob(filepath.Join(o.TempDir, "*", "images", "inventory.img")); len(found) != 1 {
+			t.Errorf("images are %q, want that they are written", found)
+		}
+		return fails
+	}
+	_, err := Freeze(t.Context(), newStore(t), tools, o)
+	var kept *KeptError
+	if !errors.As(err, &kept) || !errors.Is(err, fails) || errors.Is(err, criu.ErrImages) {
+		t.Errorf("Freeze: %v, want a KeptError over %v, and no import", err, fails)
 	}
 }
 

@@ -49,7 +49,7 @@ func (i *Instance) Freeze(ctx context.Context, o FreezeOptions) (*FreezeReport, 
 	name := pagestore.Name{Namespace: s.spec.namespace(), Snapshot: o.Name}
 	switch {
 	case s.host.options.Store == nil:
-		return nil, fmt.Errorf("freeze instance %s: the host has no store", s.id)
+		return nil, fmt.Errorf("freeze instance %s: %w", s.id, errNoStore)
 	case s.spec.Open:
 		return nil, fmt.Errorf("freeze instance %s: %w: it has had its network and devices from the start", s.id, ErrState)
 	case i.Restored() && !s.spec.Detached:

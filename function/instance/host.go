@@ -176,9 +176,15 @@ func (h *Host) layerDir(name pagestore.Name) string {
 	return filepath.Join(h.options.Layers, name.Namespace, name.Snapshot)
 }
 
+// errNoStore is returned where there is nothing that snapshots could be in.
+var errNoStore = errors.New("the host has no store")
+
 // RemoveSnapshot removes a snapshot and its layer. Instances that were restored from it keep their memory, but none may still have its layer
 // below it. A snapshot that is not there is fine.
 func (h *Host) RemoveSnapshot(ctx context.Context, name pagestore.Name) error {
+	if h.options.Store == nil {
+		return errNoStore
+	}
 	if err := h.options.Store.Remove(ctx, name); err != nil && !errors.Is(err, pagestore.ErrNotFound) {
 		return err
 	}

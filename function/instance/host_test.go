@@ -32,7 +32,7 @@ type fixture struct {
 }
 
 // newFixture makes a host in a folder of its own. When the test ends, it fails if anything is left that was not there before.
-func newFixture(t *testing.T, change ...func(*HostOptions)) *fixture {
+func newFixture(t testing.TB, change ...func(*HostOptions)) *fixture {
 	t.Helper()
 	testenv.NeedRoot(t)
 	expectNothingLeft(t)
@@ -64,7 +64,7 @@ func newFixture(t *testing.T, change ...func(*HostOptions)) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := f.Host.Close(); err != nil {
+		if err := f.Close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -72,7 +72,7 @@ func newFixture(t *testing.T, change ...func(*HostOptions)) *fixture {
 }
 
 // tempDir makes a folder on a disk, under a short name: paths of sockets are short.
-func tempDir(t *testing.T) string {
+func tempDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/var/tmp", "thaw-inst-")
 	if err != nil {
@@ -105,7 +105,7 @@ var buildThawd = sync.OnceValues(func() (string, error) {
 })
 
 // startThawd starts a thawd and returns its client.
-func startThawd(t *testing.T, store, dir string) *control.Client {
+func startThawd(t testing.TB, store, dir string) *control.Client {
 	t.Helper()
 	testenv.NeedUserfaultfd(t)
 	path, err := buildThawd()
@@ -140,7 +140,7 @@ func startThawd(t *testing.T, store, dir string) *control.Client {
 }
 
 // withBridge gives the host a network with a bridge.
-func withBridge(t *testing.T, n network.Options) func(*HostOptions) {
+func withBridge(t testing.TB, n network.Options) func(*HostOptions) {
 	return func(o *HostOptions) {
 		n.Dir = filepath.Join(filepath.Dir(o.Dir), "bridge")
 		net, err := network.Open(n)
@@ -157,7 +157,7 @@ func withBridge(t *testing.T, n network.Options) func(*HostOptions) {
 }
 
 // spec returns that of the tests' own function.
-func (f *fixture) spec(t *testing.T) Spec {
+func (f *fixture) spec(t testing.TB) Spec {
 	t.Helper()
 	app, err := filepath.Abs("testdata/app")
 	if err != nil {
@@ -167,7 +167,7 @@ func (f *fixture) spec(t *testing.T) Spec {
 }
 
 // start starts an instance cold. The test closes it.
-func (f *fixture) start(t *testing.T, spec Spec) *Instance {
+func (f *fixture) start(t testing.TB, spec Spec) *Instance {
 	t.Helper()
 	i, err := f.Start(t.Context(), spec)
 	if err != nil {
@@ -177,7 +177,7 @@ func (f *fixture) start(t *testing.T, spec Spec) *Instance {
 	return i
 }
 
-func closeLater(t *testing.T, i *Instance) {
+func closeLater(t testing.TB, i *Instance) {
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("log of %s: %q", i.ID(), i.Log())
@@ -189,7 +189,7 @@ func closeLater(t *testing.T, i *Instance) {
 }
 
 // load has an instance make the tests' object.
-func load(t *testing.T, i *Instance, parameters string) {
+func load(t testing.TB, i *Instance, parameters string) {
 	t.Helper()
 	o := LoadOptions{File: "app.py", Object: "Probe", Parameters: json.RawMessage(parameters)}
 	if _, err := i.Load(t.Context(), o); err != nil {
@@ -198,7 +198,7 @@ func load(t *testing.T, i *Instance, parameters string) {
 }
 
 // freeze makes a snapshot of a prepared instance of the spec.
-func (f *fixture) freeze(t *testing.T, spec Spec, name, parameters string) *FreezeReport {
+func (f *fixture) freeze(t testing.TB, spec Spec, name, parameters string) *FreezeReport {
 	t.Helper()
 	i := f.start(t, spec)
 	load(t, i, parameters)
@@ -216,7 +216,7 @@ func (f *fixture) freeze(t *testing.T, spec Spec, name, parameters string) *Free
 }
 
 // restore makes an instance of a snapshot. The test closes it.
-func (f *fixture) restore(t *testing.T, spec Spec, name string) *Instance {
+func (f *fixture) restore(t testing.TB, spec Spec, name string) *Instance {
 	t.Helper()
 	i, err := f.Restore(t.Context(), spec, pagestore.Name{Namespace: pagestore.DefaultNamespace, Snapshot: name})
 	if err != nil {
@@ -226,7 +226,7 @@ func (f *fixture) restore(t *testing.T, spec Spec, name string) *Instance {
 	return i
 }
 
-func boot(t *testing.T, i *Instance) {
+func boot(t testing.TB, i *Instance) {
 	t.Helper()
 	if _, err := i.Boot(t.Context(), BootOptions{}); err != nil {
 		t.Fatal(err)
@@ -234,7 +234,7 @@ func boot(t *testing.T, i *Instance) {
 }
 
 // call calls a method and returns what it returned.
-func call[T any](t *testing.T, i *Instance, method string, args ...any) (out T) {
+func call[T any](t testing.TB, i *Instance, method string, args ...any) (out T) {
 	t.Helper()
 	if args == nil {
 		args = []any{}

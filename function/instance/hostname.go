@@ -3,9 +3,10 @@ package instance
 import (
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"thaw/internal/ownthread"
 )
 
 // setHostname sets the host name in the UTS namespace of a process. A restored container comes with the frozen one's.
@@ -15,17 +16,13 @@ func setHostname(pid int, name string) error {
 		return err
 	}
 	defer ns.Close()
-	done := make(chan error)
-	go func() {
-		// The thread stays locked, and ends with this goroutine: it is not fit for anybody else.
-		runtime.LockOSThread()
+	err = ownthread.Run(func() error {
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWUTS); err != nil {
-			done <- fmt.Errorf("enter the UTS namespace of process %d: %w", pid, err)
-			return
+			return fmt.Errorf("enter the UTS namespace of process %d: %w", pid, err)
 		}
-		done <- unix.Sethostname([]byte(name))
-	}()
-	if err := <-done; err != nil {
+		return unix.Sethostname([]byte(name))
+	})
+	if err != nil {
 		return fmt.Errorf("set host name %s: %w", name, err)
 	}
 	return nil

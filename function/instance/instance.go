@@ -37,6 +37,7 @@ type Instance struct {
 	from      *pagestore.Name // what it was restored from
 	session   string          // thawd's, of the restore; empty if there was none
 	timings   Timings
+	warnings  []string
 
 	closing sync.Mutex // held while the instance is closed
 
@@ -68,6 +69,9 @@ func (i *Instance) Session() string { return i.session }
 
 // Timings returns how long it took to make the instance.
 func (i *Instance) Timings() Timings { return i.timings }
+
+// Warnings say what a restored runner may miss on this host, such as features of the CPU.
+func (i *Instance) Warnings() []string { return i.warnings }
 
 // Addr returns its address in the network, not valid while it has none.
 func (i *Instance) Addr() netip.Prefix { return i.shell.ns.Addr() }

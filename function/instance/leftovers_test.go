@@ -11,7 +11,7 @@ import (
 
 // expectNothingLeft fails the test at its end if it has left something on this machine: a process, a mount, a namespace, an interface, a
 // cgroup, or a file. Only what has a name of ours is looked at, for other tests run beside.
-func expectNothingLeft(t *testing.T) {
+func expectNothingLeft(t testing.TB) {
 	t.Helper()
 	before := leftovers(t)
 	t.Cleanup(func() {
@@ -27,10 +27,13 @@ func expectNothingLeft(t *testing.T) {
 const (
 	function = "insttest"
 	mark     = "thaw-" + function + "-"
+
+	testBridge = "thawtest1"
+	testSubnet = "10.213.77.0/28" // 0ad54d00
 )
 
 // leftovers lists what is there now.
-func leftovers(t *testing.T) []string {
+func leftovers(t testing.TB) []string {
 	t.Helper()
 	var all []string
 	add := func(kind, what string) { all = append(all, kind+" "+what) }
@@ -60,7 +63,8 @@ func leftovers(t *testing.T) []string {
 	}
 	links, _ := filepath.Glob("/sys/class/net/*")
 	for _, path := range links {
-		if name := filepath.Base(path); strings.HasPrefix(name, "tv") || strings.HasPrefix(name, "thawtest") {
+		// An interface is called after its address.
+		if name := filepath.Base(path); name == testBridge || strings.HasPrefix(name, "tv") && strings.HasSuffix(name[:max(0, len(name)-2)], "0ad54d") {
 			add("interface", name)
 		}
 	}

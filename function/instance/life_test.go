@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
@@ -177,8 +178,8 @@ func TestASnapshotIsTakenOnTopOfAnother(t *testing.T) {
 }
 
 func TestAnInstanceHasItsNetworkOnlyAfterTheBoot(t *testing.T) {
-	subnet := netip.MustParsePrefix("10.213.77.0/28")
-	f := newFixture(t, withBridge(t, network.Options{Bridge: "thawtest1", Subnet: subnet}))
+	subnet := netip.MustParsePrefix(testSubnet)
+	f := newFixture(t, withBridge(t, network.Options{Bridge: testBridge, Subnet: subnet}))
 	listener, err := net.Listen("tcp", "0.0.0.0:0")
 	if err != nil {
 		t.Fatal(err)
@@ -277,5 +278,26 @@ func TestEnvironmentAndLimitsAreTheInstancesOwn(t *testing.T) {
 	}
 	if got := call[*string](t, i, "environ", hideGPUs); got != nil {
 		t.Errorf("%s is %q behind the boot, want that it is not set", hideGPUs, *got)
+	}
+}
+
+func TestAnInstanceHasNamespacesOfItsOwn(t *testing.T) {
+	f := newFixture(t)
+	spec := f.spec(t)
+	cold := f.start(t, spec)
+	f.freeze(t, spec, "probe", "null")
+	restored := f.restore(t, spec, "probe")
+	for _, kind := range []string{"pid", "mnt", "net", "ipc", "uts"} {
+		seen := make(map[string]string)
+		for who, pid := range map[string]int{"the host": os.Getpid(), "a cold one": cold.PID(), "a restored one": restored.PID()} {
+			id, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if other := seen[id]; other != "" {
+				t.Errorf("%s and %s have the same %s namespace", who, other, kind)
+			}
+			seen[id] = who
+		}
 	}
 }

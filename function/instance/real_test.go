@@ -10,13 +10,15 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 
 	"thaw/function/runner"
 	"thaw/internal/testenv"
+	"thaw/pagestore"
 )
 
 // realSDK has the containers see the real runner in the place of the tests' own.
-func realSDK(t *testing.T) func(*HostOptions) {
+func realSDK(t testing.TB) func(*HostOptions) {
 	return func(o *HostOptions) { o.SDK = filepath.Join(testenv.RepoRoot(t), "python") }
 }
 
@@ -127,5 +129,31 @@ func TestATemplatesInstanceIsUnlikeTheTemplate(t *testing.T) {
 	}
 	if told[0] == told[1] {
 		t.Errorf("two instances of a template draw the same number %v", told[0])
+	}
+}
+
+func TestManyInstancesComeAndGoAtTheSameTime(t *testing.T) {
+	f := newFixture(t, realSDK(t))
+	spec := f.spec(t)
+	f.freezeReal(t, spec, "real", "null")
+	var g errgroup.Group
+	for range 16 {
+		g.Go(func() error {
+			i, err := f.Restore(t.Context(), spec, pagestore.Name{Namespace: pagestore.DefaultNamespace, Snapshot: "real"})
+			if err != nil {
+				return err
+			}
+			_, err = i.Boot(t.Context(), BootOptions{})
+			if err == nil {
+				_, err = i.Call(t.Context(), &runner.Call{Method: "tell"})
+			}
+			if err == nil {
+				err = i.Stop(t.Context())
+			}
+			return errors.Join(err, i.Close())
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
 	}
 }

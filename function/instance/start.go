@@ -128,7 +128,7 @@ func (i *Instance) restore(ctx context.Context, pending *snapshot.Pending) error
 	}
 	err := g.Wait()
 	if thawed != nil {
-		i.container, i.session = thawed.Container, thawed.Session.ID
+		i.container, i.session, i.warnings = thawed.Container, thawed.Session.ID, thawed.Warnings
 	}
 	if err != nil {
 		return err

@@ -7,10 +7,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"thaw/internal/ownthread"
 )
 
 // Namespace is a network namespace that is bound to a path. It is safe for concurrent use.
@@ -118,13 +119,7 @@ func bind(path string) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	made := make(chan error)
-	go func() {
-		// The thread is not given back: it stays locked to this goroutine, and ends with it. So it need not be brought back either.
-		runtime.LockOSThread()
-		made <- bindNew(path)
-	}()
-	return <-made
+	return ownthread.Run(func() error { return bindNew(path) })
 }
 
 // bindNew moves this thread to a new network namespace, sets its loopback interface up, and binds it to the file at path.

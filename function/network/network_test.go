@@ -20,6 +20,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"thaw/internal/ownthread"
 	"thaw/internal/testenv"
 )
 
@@ -55,20 +56,18 @@ func ownAttached(dir string) error {
 // inNamespace calls f on a thread in the network namespace at path.
 func inNamespace(t *testing.T, path string, f func() error) {
 	t.Helper()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and not unlocked: the thread ends
+	err := ownthread.Run(func() error {
 		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			err = unix.Setns(fd, unix.CLONE_NEWNET)
-			unix.Close(fd)
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			err = f()
+		defer unix.Close(fd)
+		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+			return err
 		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+		return f()
+	})
+	if err != nil {
 		t.Error(err)
 	}
 }
@@ -77,16 +76,14 @@ func inNamespace(t *testing.T, path string, f func() error) {
 func apart(t *testing.T, f func()) {
 	t.Helper()
 	testenv.NeedRoot(t)
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			f()
+	err := ownthread.Run(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
 		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+		f()
+		return nil
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 }

@@ -122,7 +122,7 @@ func (w *walk) child(dir *os.File, name, path string) error {
 		return w.folder(f, path)
 	}
 	e := &entry{}
-	id := inode{uint64(st.Dev), st.Ino}
+	id := inode{st.Dev, st.Ino}
 	first, again := w.seen[id]
 	switch {
 	case again:
@@ -142,7 +142,7 @@ func (w *walk) child(dir *os.File, name, path string) error {
 			return err
 		}
 	case kind == unix.S_IFCHR || kind == unix.S_IFBLK:
-		e.Rdev = uint64(st.Rdev)
+		e.Rdev = st.Rdev
 	}
 	return w.write(f, path, &st, e)
 }

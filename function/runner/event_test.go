@@ -20,7 +20,7 @@ func TestLinesAreSplitWhereTheyEnd(t *testing.T) {
 			t.Errorf("got %.20q, %v, want %.20q", got, err, want)
 		}
 	}
-	if line, err := l.next(); err != io.EOF {
+	if line, err := l.next(); !errors.Is(err, io.EOF) {
 		t.Errorf("got %q, %v behind the last line, want its end", line, err)
 	}
 	l = newLines(strings.NewReader(long + "\n"))
@@ -80,7 +80,7 @@ func FuzzLines(f *testing.F) {
 			}
 		}
 		var want [][]byte
-		wantErr := error(io.EOF)
+		wantErr := io.EOF
 		for part := range bytes.Lines(data) {
 			if len(part) > limit {
 				wantErr = ErrTooLong
@@ -90,7 +90,7 @@ func FuzzLines(f *testing.F) {
 				want = append(want, line)
 			}
 		}
-		if err != wantErr || !cmp.Equal(got, want, cmp.Comparer(bytes.Equal)) {
+		if !errors.Is(err, wantErr) || !cmp.Equal(got, want, cmp.Comparer(bytes.Equal)) {
 			t.Errorf("got %q, %v, want %q, %v", got, err, want, wantErr)
 		}
 	})
