@@ -27,6 +27,9 @@ type Config struct {
 	// LinkRemap lets CRIU give an open file whose name was deleted, and which has another, a name again beside the old one for the time from the
 	// freeze to the restore. The root file system must be writable, and be kept with the images.
 	LinkRemap bool
+	// SizesOnly has CRIU know files again by their sizes alone, and not by the build ids of libraries too, for which it opens and maps each one.
+	// For root file systems that are known to be the same.
+	SizesOnly bool
 }
 
 // ConfigAnnotation is the annotation of a bundle that names the CRIU configuration file; runc looks for it on checkpoint
@@ -46,6 +49,9 @@ func (c *Config) text() string {
 	if c.LinkRemap {
 		b.WriteString("link-remap\n")
 	}
+	if c.SizesOnly {
+		b.WriteString("file-validation filesize\n")
+	}
 	return b.String()
 }
 
@@ -63,6 +69,9 @@ func (c *Config) args() []string {
 	}
 	if c.LinkRemap {
 		args = append(args, "--link-remap")
+	}
+	if c.SizesOnly {
+		args = append(args, "--file-validation", "filesize")
 	}
 	return args
 }

@@ -148,7 +148,7 @@ func (s *shell) bundle() *checkpoint.Bundle {
 			{Source: s.hosts(), Target: "/etc/hosts"},
 			{Source: s.resolvConf(), Target: "/etc/resolv.conf"},
 		},
-		CRIU: checkpoint.Config{GhostLimit: ghostLimit, LinkRemap: true},
+		CRIU: checkpoint.Config{GhostLimit: ghostLimit, LinkRemap: true, SizesOnly: true},
 	}
 	if s.spec.Code != "" {
 		b.Binds = append(b.Binds, checkpoint.Bind{Source: s.spec.Code, Target: codeTarget})
