@@ -34,7 +34,7 @@ func (p *pool) restLocked(w *worker) {
 	w.rest = mine
 }
 
-// dropLocked takes an instance out: it gets no more calls. The caller ends or removes it.
+// dropLocked takes an instance out: it gets no more calls, and another one may have its place. The caller ends or removes it.
 func (p *pool) dropLocked(w *worker) {
 	w.gone = true
 	if w.rest != nil {
@@ -43,6 +43,7 @@ func (p *pool) dropLocked(w *worker) {
 	}
 	p.workers = slices.DeleteFunc(p.workers, func(o *worker) bool { return o == w })
 	p.ending++
+	p.growLocked()
 }
 
 // end stops an instance that was dropped, with its exit hooks, and removes it.
@@ -86,7 +87,6 @@ func (p *pool) watch(w *worker) {
 	mine := !w.gone
 	if mine {
 		p.dropLocked(w)
-		p.growLocked()
 	}
 	p.mu.Unlock()
 	if !mine {
