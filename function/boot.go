@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"thaw/function/instance"
@@ -25,43 +26,47 @@ const (
 
 // bootOne starts an instance in the best way that there is.
 func (p *pool) bootOne(ctx context.Context) (*worker, error) {
-	if err := p.s.boots.Acquire(ctx, 1); err != nil {
-		return nil, ErrClosing
-	}
-	defer p.s.boots.Release(1)
 	begin := time.Now()
-	i, kind, err := p.bestBoot(ctx)
-	p.s.metrics.booted(p, kind, time.Since(begin), err)
+	w, err := p.bestBoot(ctx)
+	if err != nil && ctx.Err() != nil {
+		return nil, ErrClosing // it was given up
+	}
+	p.s.metrics.booted(p, w.boot, time.Since(begin), err)
 	if err != nil {
 		p.say("instance could not be started: %v", err)
 		return nil, &BootError{p.key.app + "/" + p.key.object, err}
 	}
-	return &worker{Instance: i, boot: kind, since: time.Now()}, nil
+	w.since = time.Now()
+	return w, nil
 }
 
-// bestBoot restores, or starts cold if that is not possible: nobody has to do without an instance because a snapshot is bad.
-func (p *pool) bestBoot(ctx context.Context) (Instance, BootKind, error) {
-	if snap := p.snapshot(); snap != nil {
-		begin := time.Now()
-		i, err := p.restore(ctx, snap)
-		if err == nil {
-			p.noteRestored(snap.Name, time.Since(begin))
-			return i, BootRestored, nil
-		}
-		if ctx.Err() != nil {
-			return nil, BootRestored, ErrClosing
-		}
-		p.noteFailed(snap.Name, err)
+// bestBoot restores, or starts cold if that is not possible: nobody has to do without an instance because a snapshot is bad. It returns what
+// has been tried last with errors, too.
+func (p *pool) bestBoot(ctx context.Context) (*worker, error) {
+	env, err := p.bootEnv()
+	if err != nil {
+		return &worker{boot: BootCold}, err
 	}
-	begin := time.Now()
-	i, kind, err := p.coldBoot(ctx)
-	if err != nil && ctx.Err() != nil {
-		err = ErrClosing
+	snap := p.claim()
+	if snap == nil {
+		return p.coldBoot(ctx, env)
 	}
+	w, bad := p.restore(ctx, snap, env)
+	if bad == nil {
+		return w, nil
+	}
+	p.disclaim(snap.Name)
+	if ctx.Err() != nil {
+		return w, bad
+	}
+	p.s.metrics.fallbacks.WithLabelValues(p.key.app, p.key.object).Inc()
+	p.say("restore from snapshot %s failed, the instance is started cold: %v", snap.Name, bad)
+	p.s.opts.Logger.Warn("restore failed, starting cold", "app", p.key.app, "object", p.key.object, "snapshot", snap.Name, "err", bad)
+	w, err = p.coldBoot(ctx, env)
 	if err == nil {
-		p.noteCold(time.Since(begin))
+		p.blame(snap.Name, bad) // a start without it has done better
 	}
-	return i, kind, err
+	return w, err
 }
 
 // snapshot returns the one to restore from, nil if there is none.
@@ -78,45 +83,94 @@ func (p *pool) snapshot() *registry.Snapshot {
 }
 
 // restore makes an instance from a snapshot and boots it.
-func (p *pool) restore(ctx context.Context, snap *registry.Snapshot) (Instance, error) {
-	name, err := pagestore.ParseName(snap.Name)
+func (p *pool) restore(ctx context.Context, snap *registry.Snapshot, env map[string]*string) (*worker, error) {
+	w := &worker{boot: BootRestored, from: snap.Name}
+	begin := time.Now()
+	i, err := p.startFrom(ctx, snap)
 	if err != nil {
-		return nil, err
-	}
-	env, err := p.bootEnv()
-	if err != nil {
-		return nil, err
-	}
-	spec := p.logged(p.spec())
-	i, err := p.s.opts.Host.Restore(ctx, spec, name)
-	if err != nil {
-		return nil, err
+		return w, err
 	}
 	if _, err := i.Boot(ctx, instance.BootOptions{Env: env, FrozenAt: snap.Created}); err != nil {
+		return w, errors.Join(err, i.Close())
+	}
+	w.Instance, w.took = i, time.Since(begin)
+	return w, nil
+}
+
+// coldBoot starts an instance, or restores a template and loads the object there.
+func (p *pool) coldBoot(ctx context.Context, env map[string]*string) (*worker, error) {
+	begin := time.Now()
+	i, on, err := p.build(ctx, env, func(i Instance, on *registry.Snapshot) error {
+		o := instance.BootOptions{Env: env}
+		if on != nil {
+			o.FrozenAt = on.Created
+		}
+		_, err := i.Boot(ctx, o)
+		return err
+	})
+	w := &worker{Instance: i, boot: BootCold, took: time.Since(begin)}
+	if on != nil {
+		w.boot = BootTemplate
+	}
+	return w, err
+}
+
+// build makes an instance that has its object, on the template's snapshot if there is one, and has finish do the rest; nil: that is all. If
+// the template fails it is done again without. The snapshot that it returns is what the instance stands on, nil if it is none.
+//
+// secrets are given to it at once if it will never be frozen.
+func (p *pool) build(ctx context.Context, secrets map[string]*string, finish func(i Instance, on *registry.Snapshot) error) (Instance, *registry.Snapshot, error) {
+	load := p.loadOptions(secrets)
+	t := p.template()
+	if t == nil {
+		i, err := p.buildOn(ctx, nil, load, finish)
+		return i, nil, err
+	}
+	snap := t.snapshot()
+	if snap == nil {
+		i, err := p.buildOn(ctx, nil, load, finish)
+		return i, nil, err
+	}
+	begin := time.Now()
+	i, bad := p.buildOn(ctx, snap, load, finish)
+	if bad == nil {
+		t.note(snap.Name, time.Since(begin), nil)
+		return i, snap, nil
+	}
+	if ctx.Err() != nil {
+		return nil, snap, bad
+	}
+	i, err := p.buildOn(ctx, nil, load, finish)
+	if err == nil { // so it was not the author's code
+		p.say("start on template %s failed, the instance was started without: %v", snap.Name, bad)
+		t.note(snap.Name, 0, bad)
+	}
+	return i, nil, err
+}
+
+func (p *pool) buildOn(ctx context.Context, on *registry.Snapshot, load instance.LoadOptions, finish func(Instance, *registry.Snapshot) error) (Instance, error) {
+	var i Instance
+	var err error
+	if on != nil {
+		i, err = p.startFrom(ctx, on)
+	} else {
+		i, err = p.start(ctx, p.spec())
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, err = i.Load(ctx, load)
+	if err == nil && finish != nil {
+		err = finish(i, on)
+	}
+	if err != nil {
 		return nil, errors.Join(err, i.Close())
 	}
 	return i, nil
 }
 
-// coldBoot starts an instance, or restores a template and loads the object there.
-func (p *pool) coldBoot(ctx context.Context) (Instance, BootKind, error) {
-	env, err := p.bootEnv()
-	if err != nil {
-		return nil, BootCold, err
-	}
-	i, kind, err := p.loaded(ctx, env)
-	if err != nil {
-		return nil, kind, err
-	}
-	if _, err := i.Boot(ctx, instance.BootOptions{Env: env}); err != nil {
-		return nil, kind, errors.Join(err, i.Close())
-	}
-	return i, kind, nil
-}
-
-// loaded returns an instance that has its object. secrets are given to it at once if it will never be frozen.
-func (p *pool) loaded(ctx context.Context, secrets map[string]*string) (Instance, BootKind, error) {
-	load := instance.LoadOptions{File: p.file(), Object: p.key.object, Env: make(map[string]*string)}
+func (p *pool) loadOptions(secrets map[string]*string) instance.LoadOptions {
+	load := instance.LoadOptions{File: p.record.Entry, Object: p.key.object, Env: make(map[string]*string)}
 	if p.key.parameters != "" {
 		load.Parameters = json.RawMessage(p.key.parameters)
 	}
@@ -124,35 +178,25 @@ func (p *pool) loaded(ctx context.Context, secrets map[string]*string) (Instance
 		load.Env[k] = &v
 	}
 	if !p.object.Snapshot {
-		for k, v := range secrets {
-			load.Env[k] = v
-		}
+		maps.Copy(load.Env, secrets)
 	}
-	i, kind, err := p.started(ctx)
-	if err != nil {
-		return nil, kind, err
-	}
-	if _, err := i.Load(ctx, load); err != nil {
-		return nil, kind, errors.Join(err, i.Close())
-	}
-	return i, kind, nil
+	return load
 }
 
-// started returns an instance without an object: with the template's modules if there is a snapshot of it.
-func (p *pool) started(ctx context.Context) (Instance, BootKind, error) {
-	if t := p.template(); t != nil {
-		if snap := t.snapshot(); snap != nil {
-			i, err := t.restore(ctx, snap)
-			if err == nil {
-				return i, BootTemplate, nil
-			}
-			if ctx.Err() != nil {
-				return nil, BootTemplate, err
-			}
-		}
+// start starts an instance whose log is the app's.
+func (p *pool) start(ctx context.Context, spec instance.Spec) (Instance, error) {
+	return p.logged(spec, func(spec instance.Spec) (Instance, error) { return p.s.opts.Host.Start(ctx, spec) })
+}
+
+// startFrom restores an instance whose log is the app's.
+func (p *pool) startFrom(ctx context.Context, snap *registry.Snapshot) (Instance, error) {
+	name, err := pagestore.ParseName(snap.Name)
+	if err != nil {
+		return nil, err
 	}
-	i, err := p.s.opts.Host.Start(ctx, p.logged(p.spec()))
-	return i, BootCold, err
+	spec := p.spec()
+	spec.Detached = snap.Kind == registry.KindTemplate // enter(snap=True) is still to come
+	return p.logged(spec, func(spec instance.Spec) (Instance, error) { return p.s.opts.Host.Restore(ctx, spec, name) })
 }
 
 // bootEnv returns what changes in the environment with each boot: secrets.
@@ -168,12 +212,30 @@ func (p *pool) bootEnv() (map[string]*string, error) {
 	return env, nil
 }
 
-// logged has what an instance prints go to the app's log.
-func (p *pool) logged(spec instance.Spec) instance.Spec {
-	if p.s.opts.Log != nil {
-		spec.Log = p.s.opts.Log.writer(p.key.app, fmt.Sprintf("%s-%d", p.key.object, p.s.labels.Add(1)))
+// logged makes an instance, and has what it prints go to the app's log.
+func (p *pool) logged(spec instance.Spec, start func(instance.Spec) (Instance, error)) (Instance, error) {
+	if p.s.opts.Log == nil {
+		return start(spec)
 	}
-	return spec
+	log := p.s.opts.Log.writer(p.key.app, fmt.Sprintf("%s-%d", p.key.object, p.s.labels.Add(1)))
+	spec.Log = log
+	i, err := start(spec)
+	if err != nil {
+		log.flush()
+		return nil, err
+	}
+	return &loggedInstance{i, log}, nil
+}
+
+// A loggedInstance ends its last line with its end: that of a process that dies may be without one.
+type loggedInstance struct {
+	Instance
+	log *lineWriter
+}
+
+func (i *loggedInstance) Close() error {
+	defer i.log.flush()
+	return i.Instance.Close()
 }
 
 // say writes a line to the app's log, for its author.
@@ -196,29 +258,24 @@ func (p *pool) update(change func(*registry.Stats)) {
 	}
 }
 
-func (p *pool) noteCold(took time.Duration) {
-	p.update(func(s *registry.Stats) { s.AddCold(p.key.object, took) })
-}
-
-func (p *pool) noteRestored(name string, took time.Duration) {
+// note notes that an instance has come up.
+func (p *pool) note(w *worker) {
 	p.update(func(s *registry.Stats) {
-		if snap := s.Snapshot(name); snap != nil {
-			snap.CameUp(time.Now(), took)
+		if w.from == "" {
+			s.AddCold(p.key.object, w.took)
+		} else if snap := s.Snapshot(w.from); snap != nil {
+			snap.CameUp(time.Now(), w.took)
 		}
 	})
 }
 
-// noteFailed notes a restore that has failed, and sets the snapshot aside after a few.
-func (p *pool) noteFailed(name string, err error) {
-	p.s.metrics.fallbacks.WithLabelValues(p.key.app, p.key.object).Inc()
-	p.say("restore from snapshot %s failed, the instance is started cold: %v", name, err)
-	p.s.opts.Logger.Warn("restore failed, starting cold", "app", p.key.app, "object", p.key.object, "snapshot", name, "err", err)
+// blame notes that a restore has failed, and sets the snapshot aside after a few.
+func (p *pool) blame(name string, err error) {
 	aside := false
 	p.update(func(s *registry.Stats) {
-		if snap := s.Snapshot(name); snap != nil {
-			before := snap.State
+		if snap := s.Snapshot(name); snap != nil && snap.State == registry.StateGood {
 			snap.Failed(time.Now(), err.Error(), p.s.opts.Failures)
-			aside = snap.State != before
+			aside = snap.State != registry.StateGood
 		}
 	})
 	if aside {

@@ -12,5 +12,12 @@
 // boots are restores. A restore that fails, or whose hooks fail, costs the call that waits for it a cold start and nothing else. A snapshot
 // that fails a few times in a row is set aside, with the reason, and another one is taken in time.
 //
+// A pool begins with the first call of its target, and ends, with its lease on the version's files, when another version is current and the last
+// of what it has is gone. If its version becomes current again before that it goes on. Whoever takes the last of something away from a pool
+// calls pool.leave.
+//
+// Lock order: Server.mu, then pool.mu. Nothing is read from the disk while a pool's is held. Goroutines and calls are in Server.group: a call is
+// from its arrival, so that what it starts may join.
+//
 // The life of one container is package instance's; what a version is, and where it is kept, that of packages version and registry.
 package function

@@ -14,7 +14,12 @@ var (
 	ErrClosing = errors.New("server is ending")
 	// ErrSecret says that a function asks for a secret that nobody has.
 	ErrSecret = errors.New("no such secret")
+	// ErrNoSnapshots says that an object has not asked for memory snapshots.
+	ErrNoSnapshots = errors.New("enable_memory_snapshot is not set")
 )
+
+// errOver says that a pool has ended, and that another one is to be asked for.
+var errOver = errors.New("pool has ended")
 
 // A BootError says that an instance could not be started. Err may wrap a *runner.FailedError, with the author's traceback.
 type BootError struct {

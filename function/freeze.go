@@ -32,7 +32,20 @@ func (p *pool) freezeIfDueLocked(boot BootKind) {
 		return
 	}
 	f.running = true
-	p.s.group.Go(func() { _, _ = p.freeze(p.s.running) })
+	p.s.group.Go(p.freezeBehind)
+}
+
+// freezeBehind takes a snapshot unless there is one: cold boots are counted as long as they happen, and they happen beside a good snapshot,
+// too, when a restore fails.
+func (p *pool) freezeBehind() {
+	if p.snapshot() == nil {
+		_, _ = p.freeze(p.s.running) // the author and the log have been told
+		return
+	}
+	p.mu.Lock()
+	p.freezes.running = false
+	p.mu.Unlock()
+	p.leave()
 }
 
 // againLater has the next snapshot taken after as many cold boots as the first.
@@ -52,27 +65,47 @@ type Frozen struct {
 	Generators []string
 }
 
-// ErrNoSnapshots says that an object has not asked for memory snapshots.
-var ErrNoSnapshots = errors.New("enable_memory_snapshot is not set")
-
 // Freeze takes a snapshot of the target's current version now, and of its template if it has one without a snapshot, and returns when it can
-// be restored.
+// be restored. Errors wrap ErrNotDeployed, ErrParameters, ErrNoSnapshots, ErrClosing, a *ProblemsError, or say what has failed.
 func (s *Server) Freeze(ctx context.Context, t *Target) (*Frozen, error) {
-	p, err := s.pool(t)
-	if err != nil {
+	if err := s.enter(); err != nil {
 		return nil, err
 	}
-	if !p.object.Snapshot {
-		return nil, fmt.Errorf("%s: %w", t, ErrNoSnapshots)
+	defer s.group.Done()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(s.running, func() { cancel(ErrClosing) })()
+	for {
+		p, err := s.pool(t)
+		if err != nil {
+			return nil, err
+		}
+		if !p.object.Snapshot {
+			return nil, fmt.Errorf("%s: %w", t, ErrNoSnapshots)
+		}
+		if err := p.beginFreeze(); errors.Is(err, errOver) {
+			continue
+		} else if err != nil {
+			return nil, fmt.Errorf("%s: %w", t, err)
+		}
+		return p.freeze(ctx)
 	}
+}
+
+// beginFreeze sets freezes.running.
+func (p *pool) beginFreeze() error {
 	p.mu.Lock()
-	busy := p.freezes.running || p.closed
-	p.freezes.running = true
-	p.mu.Unlock()
-	if busy {
-		return nil, fmt.Errorf("%s: a snapshot is being taken already", t)
+	defer p.mu.Unlock()
+	switch {
+	case p.closed:
+		return ErrClosing
+	case p.over:
+		return errOver
+	case p.freezes.running:
+		return errors.New("a snapshot is being taken already")
 	}
-	return p.freeze(ctx)
+	p.freezes.running = true
+	return nil
 }
 
 // freeze takes a snapshot with an instance of its own. The caller has set freezes.running.
@@ -80,17 +113,13 @@ func (p *pool) freeze(ctx context.Context) (*Frozen, error) {
 	begin := time.Now()
 	p.say("creating memory snapshot")
 	f, err := p.takeSnapshot(ctx)
-	p.s.metrics.frozen(p, time.Since(begin), err)
-	p.mu.Lock()
-	p.freezes.running = false
-	if err != nil {
-		p.freezes.failed++
-		p.freezes.next = p.freezes.boots + max(p.s.opts.FreezeAfter, 1)<<min(p.freezes.failed, 10)
-	} else {
-		p.freezes.failed = 0
-	}
-	p.mu.Unlock()
+	givenUp := err != nil && ctx.Err() != nil
+	p.frozen(err != nil && !givenUp)
 	defer p.leave()
+	if givenUp {
+		return nil, context.Cause(ctx)
+	}
+	p.s.metrics.frozen(p, err)
 	if err != nil {
 		p.say("no memory snapshot: %v", err)
 		p.s.opts.Logger.Warn("freeze failed", "app", p.key.app, "object", p.key.object, "err", err)
@@ -102,30 +131,39 @@ func (p *pool) freeze(ctx context.Context) (*Frozen, error) {
 	return f, nil
 }
 
+// frozen clears freezes.running, and has the next one after a failure wait for twice as many boots as the one before.
+func (p *pool) frozen(failed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.freezes.running = false
+	if !failed {
+		p.freezes.failed = 0
+		return
+	}
+	p.freezes.failed++
+	p.freezes.next = p.freezes.boots + max(p.s.opts.FreezeAfter, 1)<<min(p.freezes.failed, 10)
+}
+
 func (p *pool) takeSnapshot(ctx context.Context) (*Frozen, error) {
 	f := &Frozen{}
 	if t := p.template(); t != nil {
 		begin := time.Now()
-		snap, err := t.ensure(ctx)
+		err := t.ensure(ctx)
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return nil, err
 		case err != nil:
 			p.say("template: %v; the snapshot is taken without it", err)
-		default:
-			f.Template = snap.Name
 		}
 		f.Templates = time.Since(begin)
 	}
-	i, kind, err := p.loaded(ctx, nil)
+	i, on, err := p.build(ctx, nil, nil)
 	if err != nil {
 		return nil, err
 	}
-	if kind != BootTemplate {
-		f.Template = ""
-	}
 	f.Report, f.Generators, err = freezeInstance(ctx, i, instance.FreezeOptions{Name: p.snapshotName(), CPU: p.may.Features})
-	if err := errors.Join(err, i.Close()); err != nil {
+	p.closeFrozen(i)
+	if err != nil {
 		return nil, err
 	}
 	for _, g := range f.Generators {
@@ -133,30 +171,28 @@ func (p *pool) takeSnapshot(ctx context.Context) (*Frozen, error) {
 	}
 	f.Snapshot = registry.Snapshot{
 		Name: f.Report.Name.String(), Kind: registry.KindFunction, Key: p.key.version, Object: p.key.object, Parameters: p.key.parameters,
-		Template: f.Template, CPU: p.may.Features, Bytes: f.Report.Import.Pages * pagestore.PageSize, NewBytes: f.Report.Import.NewPages * pagestore.PageSize,
+		CPU: p.may.Features, Bytes: f.Report.Import.Pages * pagestore.PageSize, NewBytes: f.Report.Import.NewPages * pagestore.PageSize,
 		Created: time.Now(), State: registry.StateGood,
 	}
-	var replaced []string
+	if on != nil {
+		f.Template = on.Name
+	}
 	err = p.s.opts.Registry.UpdateVersion(ctx, p.key.app, p.key.version, func(s *registry.Stats) error {
-		replaced = nil
-		for _, old := range s.Snapshots {
-			if old.State == registry.StateSetAside && old.Object == f.Object && old.Parameters == f.Parameters && old.CPU.Equal(f.CPU) {
-				replaced = append(replaced, old.Name)
-			}
-		}
-		for _, name := range replaced {
-			s.Remove(name)
-		}
 		s.Snapshots = append(s.Snapshots, f.Snapshot)
 		return nil
 	})
 	if err != nil {
 		return nil, errors.Join(err, p.s.removeSnapshots(f.Name))
 	}
-	if err := p.s.removeSnapshots(replaced...); err != nil {
-		p.s.opts.Logger.Warn("snapshots that were set aside stay in the store", "err", err)
-	}
+	p.removeReplaced()
 	return f, nil
+}
+
+// closeFrozen removes an instance that was frozen, or could not be. What is left of it makes its snapshot no worse.
+func (p *pool) closeFrozen(i Instance) {
+	if err := i.Close(); err != nil {
+		p.s.opts.Logger.Error("something of an instance is left", "instance", i.ID(), "err", err)
+	}
 }
 
 // freezeInstance prepares an instance and freezes it. It returns what generators of random numbers nobody has registered.

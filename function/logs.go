@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -43,7 +41,7 @@ func OpenLogs(dir string) (*Logs, error) {
 func LogPath(dir, app string) string { return filepath.Join(dir, app+".log") }
 
 // writer returns a writer for one instance, or object. It is safe for concurrent use, and never fails for its user.
-func (l *Logs) writer(app, label string) io.Writer {
+func (l *Logs) writer(app, label string) *lineWriter {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f := l.files[app]
@@ -108,13 +106,10 @@ func (f *logFile) close() error {
 	}
 	err := f.f.Close()
 	f.f = nil
-	if errors.Is(err, fs.ErrClosed) {
-		return nil
-	}
 	return err
 }
 
-// A lineWriter puts the time and a name before each line.
+// A lineWriter puts the time and a name before each line. What has no end yet waits for it, or for flush.
 type lineWriter struct {
 	file  *logFile
 	label string
@@ -129,14 +124,29 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 	w.rest = append(w.rest, p...)
 	for {
 		end := bytes.IndexByte(w.rest, '\n')
-		skip := 1
-		if end < 0 {
-			if len(w.rest) < logLine {
-				return len(p), nil
-			}
-			end, skip = logLine, 0
+		switch {
+		case 0 <= end && end <= logLine:
+			w.lineLocked(w.rest[:end])
+			w.rest = w.rest[end+1:]
+		case len(w.rest) > logLine:
+			w.lineLocked(w.rest[:logLine])
+			w.rest = w.rest[logLine:]
+		default:
+			return len(p), nil
 		}
-		w.file.write(fmt.Appendf(nil, "%s %s %s\n", time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), w.label, w.rest[:end]))
-		w.rest = w.rest[end+skip:]
 	}
+}
+
+// flush ends the line that has not ended, if there is one.
+func (w *lineWriter) flush() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.rest) > 0 {
+		w.lineLocked(w.rest)
+		w.rest = nil
+	}
+}
+
+func (w *lineWriter) lineLocked(line []byte) {
+	w.file.write(fmt.Appendf(nil, "%s %s %s\n", time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), w.label, line))
 }

@@ -91,10 +91,13 @@ func outcomeOf(err error) string {
 	return "ok"
 }
 
-func (m *metrics) called(t *Target, boot BootKind, o *Outcome, err error) {
-	m.calls.WithLabelValues(t.App, t.Object, outcomeOf(err)).Inc()
-	m.callSeconds.WithLabelValues(t.App, t.Object, string(boot)).Observe(o.Took.Seconds())
+func (m *metrics) called(p *pool, boot BootKind, o *Outcome, err error) {
+	m.calls.WithLabelValues(p.key.app, p.key.object, outcomeOf(err)).Inc()
+	m.callSeconds.WithLabelValues(p.key.app, p.key.object, string(boot)).Observe(o.Took.Seconds())
 }
+
+// failed notes a call that got no instance.
+func (m *metrics) failed(p *pool) { m.calls.WithLabelValues(p.key.app, p.key.object, "error").Inc() }
 
 func (m *metrics) booted(p *pool, kind BootKind, took time.Duration, err error) {
 	m.boots.WithLabelValues(p.key.app, p.key.object, string(kind), outcomeOf(err)).Inc()
@@ -103,6 +106,6 @@ func (m *metrics) booted(p *pool, kind BootKind, took time.Duration, err error) 
 	}
 }
 
-func (m *metrics) frozen(p *pool, _ time.Duration, err error) {
+func (m *metrics) frozen(p *pool, err error) {
 	m.freezes.WithLabelValues(p.key.app, p.key.object, outcomeOf(err)).Inc()
 }

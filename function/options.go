@@ -93,8 +93,8 @@ type Options struct {
 	// Idle is how long an instance that nobody calls is kept, unless its function says it. Default DefaultIdle.
 	Idle time.Duration
 
-	// MaxInstances bounds the instances of a pool, Boots those of all pools that boot at the same time. Defaults: DefaultMaxInstances, and two
-	// for each CPU.
+	// MaxInstances bounds the instances of a pool that boot or serve, Boots those of all pools that boot at the same time. Neither counts
+	// instances that are being stopped or frozen. Defaults: DefaultMaxInstances, and two for each CPU.
 	MaxInstances, Boots int
 
 	// Failures is how many restores in a row may fail before a snapshot is set aside. Default DefaultFailures.
@@ -136,6 +136,9 @@ func (o *Options) setDefaults() error {
 	setDefault(&o.Boots, 2*runtime.NumCPU())
 	setDefault(&o.Failures, DefaultFailures)
 	setDefault(&o.StopPatience, DefaultStopPatience)
+	if o.MaxInstances < 0 || o.Boots < 0 || o.Failures < 0 || o.Idle < 0 || o.StopPatience < 0 {
+		return errors.New("function server: of the options only FreezeAfter may be negative")
+	}
 	if o.Secret == nil {
 		o.Secret = os.LookupEnv
 	}

@@ -2,19 +2,15 @@ package function
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"thaw/function/cpu"
-	"thaw/function/instance"
 	"thaw/function/registry"
 	"thaw/function/rootfs"
-	"thaw/function/sdk"
 	"thaw/function/version"
 )
 
@@ -32,25 +28,42 @@ type pool struct {
 	most   int             // instances
 	idle   time.Duration
 
-	mu      sync.Mutex
-	workers []*worker // protected by mu; the one that was used last at the end
-	waiting []*waiter // protected by mu; the one that came first at the beginning
-	booting int       // protected by mu
-	retired bool      // protected by mu; another version is current
-	closed  bool      // protected by mu
-	freezes freezing  // protected by mu
+	mu sync.Mutex
+	// protected by mu
+	workers []*worker // the one that was used last at the end
+	waiting []*waiter // the one that came first at the beginning
+	booting int
+	ending  int  // workers that were dropped, and are not removed yet
+	retired bool // another version is current; it may become current again
+	closed  bool // the server ends
+	over    bool // nothing is left, and nothing comes any more
+	freezes freezing
+	claims  claims
 }
 
 // A worker is an instance that serves.
 type worker struct {
 	Instance
 	boot  BootKind
+	from  string        // the snapshot that it was restored from; empty: none of the pool's
+	took  time.Duration // how long that one restore, or the cold boot, took
 	since time.Time
 
-	busy  int         // protected by pool.mu
-	calls uint64      // protected by pool.mu
-	gone  bool        // protected by pool.mu; it takes no more calls
-	rest  *time.Timer // protected by pool.mu; ends it when it is idle for long
+	// protected by pool.mu
+	busy  int
+	calls uint64
+	gone  bool        // it takes no more calls
+	rest  *time.Timer // ends it when it is idle for long; nil while it is not
+}
+
+// canTake reports whether there is room for a call. One that has died has none, even if nobody has noticed yet.
+func (w *worker) canTake(room int) bool {
+	select {
+	case <-w.Ended():
+		return false
+	default:
+		return !w.gone && w.busy < room
+	}
 }
 
 // A waiter is a call without an instance. Its channel has room for the answer.
@@ -66,7 +79,7 @@ type grant struct {
 func newPool(s *Server, k poolKey) (_ *pool, err error) {
 	record, err := s.opts.Registry.Version(k.app, k.version)
 	if err != nil {
-		return nil, err
+		return nil, notDeployed(err)
 	}
 	object := record.Description.Object(k.object)
 	if object == nil {
@@ -81,80 +94,49 @@ func newPool(s *Server, k poolKey) (_ *pool, err error) {
 	}
 	lease, err := s.opts.Registry.Lease(k.app, k.version)
 	if err != nil {
-		return nil, err
+		return nil, notDeployed(err)
 	}
 	p := &pool{s: s, key: k, record: record, object: object, lease: lease, root: root, most: s.opts.MaxInstances, idle: s.opts.Idle}
 	p.may = confine(&record.CPU, s.opts.CPU)
 	if object.IdleTimeout != nil {
-		p.idle = time.Duration(*object.IdleTimeout * float64(time.Second))
+		p.idle = time.Duration(min(*object.IdleTimeout, longestIdle.Seconds()) * float64(time.Second))
 	}
 	p.freezes.next = s.opts.FreezeAfter
 	return p, nil
 }
 
-// confine returns what processes of a version may use on a host: what the version may, as far as the host has it.
-func confine(may *cpu.Confinement, host *cpu.Host) cpu.Confinement {
-	return cpu.Confinement{
-		Features: may.Features.Minus(may.Features.Minus(host.Features)),
-		Masked:   may.Masked || len(host.Hidden) > 0,
+// longestIdle is for ever, and a number of nanoseconds.
+const longestIdle = 100 * 365 * 24 * time.Hour
+
+// notDeployed tells a version that was removed meanwhile from a disk that fails.
+func notDeployed(err error) error {
+	if errors.Is(err, registry.ErrNotFound) {
+		return fmt.Errorf("%w: %w", ErrNotDeployed, err)
 	}
+	return err
 }
 
-// checkParameters compares the names of parameters with those that the object takes. Their values are the constructor's business.
-func checkParameters(o *version.Object, parameters string) error {
-	given := make(map[string]json.RawMessage)
-	if parameters != "" {
-		if err := json.Unmarshal([]byte(parameters), &given); err != nil {
-			return fmt.Errorf("%w: %w", ErrParameters, err)
-		}
-	}
-	for name := range given {
-		if !slices.ContainsFunc(o.Parameters, func(p version.Parameter) bool { return p.Name == name }) {
-			return fmt.Errorf("%w: %s has no parameter %q", ErrParameters, o.Name, name)
-		}
-	}
-	for _, p := range o.Parameters {
-		if _, ok := given[p.Name]; p.Required && !ok {
-			return fmt.Errorf("%w: %s needs the parameter %q", ErrParameters, o.Name, p.Name)
-		}
-	}
-	return nil
+// room is how many calls an instance takes at the same time.
+func (p *pool) room() int { return max(p.object.Concurrency, 1) }
+
+// serves reports whether the pool is that of a current version, as far as anybody has said.
+func (p *pool) serves() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.retired && !p.over
 }
 
-// spec returns the kind of container that the pool's instances are.
-func (p *pool) spec() instance.Spec {
-	spec := instance.Spec{
-		Name: short(p.key.app, 20) + "-" + short(p.key.object, 20), Root: p.root, Code: p.lease.Code(),
-		SDK: sdk.Folder(p.s.opts.Registry.SDKs(), p.record.Runtime.SDKDigest), Env: p.may.Environment(),
-		Network: p.s.opts.Network, Open: !p.object.Snapshot,
-	}
-	if p.object.CPU != nil {
-		spec.Limits.CPUs = *p.object.CPU
-	}
-	if p.object.Memory != nil {
-		spec.Limits.MemoryBytes = *p.object.Memory
-	}
-	spec.Limits.PIDs = maxProcesses
-	if p.object.GPU != "" {
-		spec.Devices = p.s.opts.Devices
-	}
-	return spec
-}
-
-// maxProcesses bounds the processes and threads of an instance, so that one cannot starve the node of them.
-const maxProcesses = 4096
-
-func short(s string, n int) string { return s[:min(len(s), n)] }
-
-// file is the path of the app's module below the code folder.
-func (p *pool) file() string { return filepath.Base(p.record.Entry) }
-
-// acquire returns an instance with room for a call, which the caller releases. It starts one if there is none.
+// acquire returns an instance with room for a call, which the caller releases. It starts one if there is none. The error is errOver if the
+// pool has ended since the caller got it.
 func (p *pool) acquire(ctx context.Context) (*worker, BootKind, error) {
 	p.mu.Lock()
-	if p.closed {
+	switch {
+	case p.closed:
 		p.mu.Unlock()
 		return nil, "", ErrClosing
+	case p.over:
+		p.mu.Unlock()
+		return nil, "", errOver
 	}
 	if w := p.freeLocked(); w != nil {
 		p.takeLocked(w)
@@ -191,7 +173,7 @@ func (p *pool) giveUp(me *waiter) {
 // freeLocked returns an instance with room: the one that was used last, so that others may rest.
 func (p *pool) freeLocked() *worker {
 	for _, w := range slices.Backward(p.workers) {
-		if !w.gone && w.busy < max(p.object.Concurrency, 1) {
+		if w.canTake(p.room()) {
 			return w
 		}
 	}
@@ -211,37 +193,74 @@ func (p *pool) takeLocked(w *worker) {
 
 // growLocked starts instances until each waiter has one to wait for, or there are as many as may be.
 func (p *pool) growLocked() {
-	room := max(p.object.Concurrency, 1)
-	for p.booting*room < len(p.waiting) && p.booting+len(p.workers) < p.most && !p.closed {
+	for p.booting*p.room() < len(p.waiting) && p.booting+len(p.workers) < p.most && !p.closed {
 		p.booting++
 		p.s.group.Go(p.boot)
 	}
 }
 
-// boot starts one instance, and gives it to those who wait.
+// boot starts one instance when it is its turn, and gives it to those who wait.
 func (p *pool) boot() {
+	defer p.leave()
+	if err := p.s.boots.Acquire(p.s.running, 1); err != nil {
+		p.up(nil, ErrClosing)
+		return
+	}
+	if p.superfluous() {
+		p.s.boots.Release(1)
+		return
+	}
 	w, err := p.bootOne(p.s.running)
+	p.s.boots.Release(1)
+	late := p.up(w, err)
+	if err == nil {
+		p.note(w) // nobody waits for the disk
+	}
+	if late {
+		p.endAlone(w)
+	}
+}
+
+// superfluous gives a boot up that has not begun if nobody waits for it any more: calls were served meanwhile, or have gone.
+func (p *pool) superfluous() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if (p.booting-1)*p.room() < len(p.waiting) {
+		return false
+	}
+	p.booting--
+	return true
+}
+
+// up notes the end of a boot. It reports whether the instance comes too late, when the server ends: the caller ends it.
+func (p *pool) up(w *worker, err error) (late bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.booting--
-	if err != nil {
+	switch {
+	case err != nil:
 		if len(p.waiting) > 0 {
 			p.waiting[0].got <- grant{err: err}
 			p.waiting = p.waiting[1:]
 		}
 		p.growLocked()
-		return
+		return false
+	case p.closed:
+		w.gone = true
+		p.ending++
+		return true
 	}
 	p.workers = append(p.workers, w)
 	p.s.group.Go(func() { p.watch(w) })
 	p.serveLocked(w, w.boot)
 	p.restLocked(w)
 	p.freezeIfDueLocked(w.boot)
+	return false
 }
 
 // serveLocked gives an instance to those who wait, as long as it has room.
 func (p *pool) serveLocked(w *worker, boot BootKind) {
-	for len(p.waiting) > 0 && !w.gone && w.busy < max(p.object.Concurrency, 1) {
+	for len(p.waiting) > 0 && w.canTake(p.room()) {
 		p.takeLocked(w)
 		p.waiting[0].got <- grant{w: w, boot: boot}
 		p.waiting = p.waiting[1:]
@@ -258,131 +277,6 @@ func (p *pool) releaseLocked(w *worker) {
 	w.busy--
 	p.serveLocked(w, BootNone)
 	p.restLocked(w)
-}
-
-// restLocked has an instance end after a while if it has nothing to do.
-func (p *pool) restLocked(w *worker) {
-	if w.busy > 0 || w.gone || p.closed {
-		return
-	}
-	idle := p.idle
-	if p.retired {
-		idle = 0
-	}
-	w.rest = time.AfterFunc(idle, func() {
-		p.mu.Lock()
-		keep := w.busy > 0 || w.gone || p.closed || !p.retired && len(p.workers) <= p.object.MinInstances
-		if !keep {
-			p.dropLocked(w)
-			p.s.group.Add(1) // while Close has not seen the pool closed
-		}
-		p.mu.Unlock()
-		if !keep {
-			defer p.s.group.Done()
-			p.end(p.s.running, w)
-		}
-	})
-}
-
-// dropLocked takes an instance out: it gets no more calls.
-func (p *pool) dropLocked(w *worker) {
-	w.gone = true
-	if w.rest != nil {
-		w.rest.Stop()
-	}
-	p.workers = slices.DeleteFunc(p.workers, func(o *worker) bool { return o == w })
-}
-
-// end stops an instance, with its exit hooks, and removes it.
-func (p *pool) end(ctx context.Context, w *worker) error {
-	stopCtx, cancel := context.WithTimeout(ctx, p.s.opts.StopPatience)
-	defer cancel()
-	err := w.Stop(stopCtx)
-	if err != nil {
-		p.s.opts.Logger.Warn("instance did not stop by itself", "instance", w.ID(), "err", err)
-	}
-	if err := w.Close(); err != nil {
-		p.s.opts.Logger.Error("something of an instance is left", "instance", w.ID(), "err", err)
-		return err
-	}
-	p.leave()
-	return nil
-}
-
-// leave ends a retired pool with its last instance.
-func (p *pool) leave() {
-	p.mu.Lock()
-	over := p.retired && !p.closed && len(p.workers)+p.booting+len(p.waiting) == 0 && !p.freezes.running
-	if over {
-		p.closed = true
-	}
-	p.mu.Unlock()
-	if over {
-		p.s.forget(p)
-		if err := p.lease.Close(); err != nil {
-			p.s.opts.Logger.Warn("lease on a version stays", "app", p.key.app, "err", err)
-		}
-	}
-}
-
-// watch takes an instance out that has ended by itself.
-func (p *pool) watch(w *worker) {
-	select {
-	case <-w.Ended():
-	case <-p.s.running.Done():
-		return
-	}
-	p.mu.Lock()
-	mine := !w.gone
-	if mine {
-		p.dropLocked(w)
-		p.growLocked()
-	}
-	p.mu.Unlock()
-	if !mine {
-		return
-	}
-	p.s.opts.Logger.Warn("instance has ended by itself", "app", p.key.app, "object", p.key.object, "instance", w.ID())
-	p.s.metrics.ended.WithLabelValues(p.key.app, p.key.object).Inc()
-	if err := w.Close(); err != nil {
-		p.s.opts.Logger.Error("something of an instance is left", "instance", w.ID(), "err", err)
-	}
-	p.leave()
-}
-
-// retire has the pool end when its calls have: another version is current.
-func (p *pool) retire() {
-	p.mu.Lock()
-	p.retired = true
-	for _, w := range p.workers {
-		if w.rest != nil && w.rest.Stop() {
-			p.restLocked(w)
-		}
-	}
-	p.mu.Unlock()
-	p.s.group.Go(p.leave)
-}
-
-// close ends all instances, and those who wait.
-func (p *pool) close(ctx context.Context) error {
-	p.mu.Lock()
-	p.closed = true
-	workers := slices.Clone(p.workers)
-	for _, w := range workers {
-		p.dropLocked(w)
-	}
-	for _, w := range p.waiting {
-		w.got <- grant{err: ErrClosing}
-	}
-	p.waiting = nil
-	p.mu.Unlock()
-	var g sync.WaitGroup
-	errs := make([]error, len(workers))
-	for i, w := range workers {
-		g.Go(func() { errs[i] = p.end(ctx, w) })
-	}
-	g.Wait()
-	return errors.Join(append(errs, p.lease.Close())...)
 }
 
 func (p *pool) info() []InstanceInfo {

@@ -43,57 +43,41 @@ func (t *template) snapshot() *registry.Snapshot {
 	return stats.Best("", "", t.pool.may.Features)
 }
 
-// restore makes an instance of the pool's from the template's snapshot: it has the modules, and no object yet.
-func (t *template) restore(ctx context.Context, snap *registry.Snapshot) (Instance, error) {
-	p := t.pool
-	name, err := pagestore.ParseName(snap.Name)
-	if err != nil {
-		return nil, err
-	}
-	begin := time.Now()
-	spec := p.logged(p.spec())
-	spec.Detached = true // enter(snap=True) is still to come
-	i, err := p.s.opts.Host.Restore(ctx, spec, name)
-	if err != nil && ctx.Err() != nil {
-		return nil, err
-	}
+// note notes how an instance has fared that was started on the template's snapshot; nil: it came up after that time.
+func (t *template) note(name string, took time.Duration, err error) {
 	t.update(func(s *registry.Stats) {
-		if known := s.Snapshot(snap.Name); known == nil {
+		if known := s.Snapshot(name); known == nil {
 			return
 		} else if err != nil {
-			known.Failed(time.Now(), err.Error(), p.s.opts.Failures)
+			known.Failed(time.Now(), err.Error(), t.pool.s.opts.Failures)
 		} else {
-			known.CameUp(time.Now(), time.Since(begin))
+			known.CameUp(time.Now(), took)
 		}
 	})
-	if err != nil {
-		p.say("restore from template %s failed, the instance is started cold: %v", snap.Name, err)
-	}
-	return i, err
 }
 
-// ensure returns the template's snapshot, and takes it if there is none.
-func (t *template) ensure(ctx context.Context) (*registry.Snapshot, error) {
+// ensure takes the template's snapshot if there is none.
+func (t *template) ensure(ctx context.Context) error {
 	unlock, err := t.pool.s.templates.lock(ctx, t.key)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer unlock()
-	if snap := t.snapshot(); snap != nil {
-		return snap, nil
+	if t.snapshot() != nil {
+		return nil
 	}
 	return t.take(ctx)
 }
 
-func (t *template) take(ctx context.Context) (*registry.Snapshot, error) {
+func (t *template) take(ctx context.Context) error {
 	p := t.pool
 	spec, err := t.spec()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	i, err := p.s.opts.Host.Start(ctx, p.logged(spec))
+	i, err := p.start(ctx, spec)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	_, err = i.Import(ctx, t.modules)
 	var report *instance.FreezeReport
@@ -101,8 +85,9 @@ func (t *template) take(ctx context.Context) (*registry.Snapshot, error) {
 		name := "template." + t.key.Short() + "." + random()
 		report, _, err = freezeInstance(ctx, i, instance.FreezeOptions{Name: name, CPU: p.may.Features})
 	}
-	if err := errors.Join(err, i.Close()); err != nil {
-		return nil, fmt.Errorf("import %v: %w", t.modules, err)
+	p.closeFrozen(i)
+	if err != nil {
+		return fmt.Errorf("import %v: %w", t.modules, err)
 	}
 	snap := registry.Snapshot{
 		Name: report.Name.String(), Kind: registry.KindTemplate, Key: t.key, CPU: p.may.Features, Bytes: report.Import.Pages * pagestore.PageSize,
@@ -113,9 +98,9 @@ func (t *template) take(ctx context.Context) (*registry.Snapshot, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, errors.Join(err, p.s.removeSnapshots(snap.Name))
+		return errors.Join(err, p.s.removeSnapshots(snap.Name))
 	}
-	return &snap, nil
+	return nil
 }
 
 // spec is that of the pool, but with nothing of the app: others are restored from it with their own code in its place.
