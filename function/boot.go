@@ -84,6 +84,8 @@ func (p *pool) snapshot() *registry.Snapshot {
 
 // restore makes an instance from a snapshot and boots it.
 func (p *pool) restore(ctx context.Context, snap *registry.Snapshot, env map[string]*string) (*worker, error) {
+	ctx, cancel := p.patience(ctx)
+	defer cancel()
 	w := &worker{boot: BootRestored, from: snap.Name}
 	begin := time.Now()
 	i, err := p.startFrom(ctx, snap)
@@ -100,7 +102,7 @@ func (p *pool) restore(ctx context.Context, snap *registry.Snapshot, env map[str
 // coldBoot starts an instance, or restores a template and loads the object there.
 func (p *pool) coldBoot(ctx context.Context, env map[string]*string) (*worker, error) {
 	begin := time.Now()
-	i, on, err := p.build(ctx, env, func(i Instance, on *registry.Snapshot) error {
+	i, on, err := p.build(ctx, env, func(ctx context.Context, i Instance, on *registry.Snapshot) error {
 		o := instance.BootOptions{Env: env}
 		if on != nil {
 			o.FrozenAt = on.Created
@@ -119,7 +121,7 @@ func (p *pool) coldBoot(ctx context.Context, env map[string]*string) (*worker, e
 // the template fails it is done again without. The snapshot that it returns is what the instance stands on, nil if it is none.
 //
 // secrets are given to it at once if it will never be frozen.
-func (p *pool) build(ctx context.Context, secrets map[string]*string, finish func(i Instance, on *registry.Snapshot) error) (Instance, *registry.Snapshot, error) {
+func (p *pool) build(ctx context.Context, secrets map[string]*string, finish func(ctx context.Context, i Instance, on *registry.Snapshot) error) (Instance, *registry.Snapshot, error) {
 	load := p.loadOptions(secrets)
 	t := p.template()
 	if t == nil {
@@ -148,7 +150,9 @@ func (p *pool) build(ctx context.Context, secrets map[string]*string, finish fun
 	return i, nil, err
 }
 
-func (p *pool) buildOn(ctx context.Context, on *registry.Snapshot, load instance.LoadOptions, finish func(Instance, *registry.Snapshot) error) (Instance, error) {
+func (p *pool) buildOn(ctx context.Context, on *registry.Snapshot, load instance.LoadOptions, finish func(context.Context, Instance, *registry.Snapshot) error) (Instance, error) {
+	ctx, cancel := p.patience(ctx)
+	defer cancel()
 	var i Instance
 	var err error
 	if on != nil {
@@ -161,12 +165,18 @@ func (p *pool) buildOn(ctx context.Context, on *registry.Snapshot, load instance
 	}
 	_, err = i.Load(ctx, load)
 	if err == nil && finish != nil {
-		err = finish(i, on)
+		err = finish(ctx, i, on)
 	}
 	if err != nil {
 		return nil, errors.Join(err, i.Close())
 	}
 	return i, nil
+}
+
+// patience bounds a start: an author's hook that hangs must not hold a place among those that boot for ever.
+func (p *pool) patience(ctx context.Context) (context.Context, context.CancelFunc) {
+	d := p.s.opts.BootPatience
+	return context.WithTimeoutCause(ctx, d, fmt.Errorf("%w in %v", ErrSlow, d))
 }
 
 func (p *pool) loadOptions(secrets map[string]*string) instance.LoadOptions {

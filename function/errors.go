@@ -12,6 +12,8 @@ var (
 	ErrParameters = errors.New("parameters do not fit")
 	// ErrClosing says that the server is about to end, and takes no calls.
 	ErrClosing = errors.New("server is ending")
+	// ErrSlow says that an instance was not ready in time.
+	ErrSlow = errors.New("not ready")
 	// ErrSecret says that a function asks for a secret that nobody has.
 	ErrSecret = errors.New("no such secret")
 	// ErrNoSnapshots says that an object has not asked for memory snapshots.

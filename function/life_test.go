@@ -351,3 +351,25 @@ func (w *world) wantLive(objects ...string) {
 		w.Errorf("%d instances are there, want %d", n, len(objects))
 	}
 }
+
+func TestAHookThatHangsIsGivenUp(t *testing.T) {
+	inWorld(t, func(o *Options) { o.BootPatience = time.Minute }, func(w *world) {
+		g := w.host.hold(opLoad)
+		a := w.call("Cart")
+		var boot *BootError
+		if !errors.As(a.err, &boot) || !errors.Is(a.err, ErrSlow) {
+			w.Errorf("a call to an instance that does not get ready: %v, want ErrSlow", a.err)
+		}
+		g.open()
+		w.boots("Cart", BootCold)
+	})
+}
+
+func TestARestoreThatHangsIsAColdStart(t *testing.T) {
+	inWorld(t, func(o *Options) { o.FreezeAfter, o.BootPatience = 1, time.Minute }, func(w *world) {
+		w.boots("Cart", BootCold)
+		g := w.host.hold(opRestore)
+		w.wantBoot(w.call("Cart"), BootCold)
+		g.open()
+	})
+}

@@ -72,6 +72,7 @@ const (
 	DefaultIdle         = 5 * time.Minute
 	DefaultMaxInstances = 64
 	DefaultFailures     = 3
+	DefaultBootPatience = 10 * time.Minute
 	DefaultStopPatience = 30 * time.Second
 )
 
@@ -99,6 +100,9 @@ type Options struct {
 
 	// Failures is how many restores in a row may fail before a snapshot is set aside. Default DefaultFailures.
 	Failures int
+
+	// BootPatience is how long a start may take, or a restore, until the instance is ready. Default DefaultBootPatience.
+	BootPatience time.Duration
 
 	// StopPatience is how long an instance may take for its calls and exit hooks when it is stopped. Default DefaultStopPatience.
 	StopPatience time.Duration
@@ -135,6 +139,7 @@ func (o *Options) setDefaults() error {
 	setDefault(&o.MaxInstances, DefaultMaxInstances)
 	setDefault(&o.Boots, 2*runtime.NumCPU())
 	setDefault(&o.Failures, DefaultFailures)
+	setDefault(&o.BootPatience, DefaultBootPatience)
 	setDefault(&o.StopPatience, DefaultStopPatience)
 	if o.MaxInstances < 0 || o.Boots < 0 || o.Failures < 0 || o.Idle < 0 || o.StopPatience < 0 {
 		return errors.New("function server: of the options only FreezeAfter may be negative")

@@ -38,7 +38,7 @@ type serveFlags struct {
 	masquerade         bool
 	devices, hideCPU   []string
 	freezeAfter        int
-	idle, stop         time.Duration
+	idle, boot, stop   time.Duration
 	maxInstances       int
 	failures           int
 	logFormat          string
@@ -76,6 +76,7 @@ thawd has to run beside it, on the same store: it brings the memory of restored 
 	f.StringSliceVar(&s.hideCPU, "hide-cpu", nil, "features of this host's CPU that are not to be used, as if it had none of them")
 	f.IntVar(&s.freezeAfter, "freeze-after", function.DefaultFreezeAfter, "cold boots before a snapshot is taken; -1: none ever is")
 	f.DurationVar(&s.idle, "idle", function.DefaultIdle, "how long an instance that nobody calls is kept, unless its function says it")
+	f.DurationVar(&s.boot, "boot-timeout", function.DefaultBootPatience, "how long a start, or a restore, may take until the instance is ready")
 	f.DurationVar(&s.stop, "stop-timeout", function.DefaultStopPatience, "how long an instance may take for its calls and exit hooks before it is killed")
 	f.IntVar(&s.maxInstances, "max-instances", function.DefaultMaxInstances, "most instances of one object")
 	f.IntVar(&s.failures, "failures", function.DefaultFailures, "restores in a row that may fail before a snapshot is set aside")
@@ -230,7 +231,7 @@ func (a *app) openNode(ctx context.Context, f *serveFlags, thawd *control.Client
 	p.closes = append(p.closes, logs.Close)
 	p.server, err = function.New(&function.Options{
 		Registry: reg, Host: function.On(instances), OpenRoot: func(r version.Root) (*rootfs.Root, error) { return openRoot(ctx, r, reg.Dir()) }, CPU: host, FreezeAfter: f.freezeAfter, Idle: f.idle,
-		MaxInstances: f.maxInstances, Failures: f.failures, StopPatience: f.stop, Devices: f.devices, Network: f.bridge != "", Log: logs, Logger: log,
+		MaxInstances: f.maxInstances, Failures: f.failures, BootPatience: f.boot, StopPatience: f.stop, Devices: f.devices, Network: f.bridge != "", Log: logs, Logger: log,
 	})
 	return p, err
 }
