@@ -68,12 +68,31 @@ func (d *device) makeBelow(root *os.File) error {
 		dir = next
 	}
 	defer unix.Close(dir)
+	return d.makeIn(dir)
+}
+
+// makeIn makes the node in an open folder. What has the name already may be of the container's making, such as a link that leads, for us, to a
+// file of the host's: it is not followed, and it is an error unless it is the device.
+func (d *device) makeIn(dir int) error {
 	name := filepath.Base(d.path)
-	if err := unix.Mknodat(dir, name, d.mode, int(d.rdev)); err != nil && err != unix.EEXIST {
+	err := unix.Mknodat(dir, name, d.mode, int(d.rdev))
+	if err != nil && err != unix.EEXIST {
 		return &fs.PathError{Op: "mknod", Path: d.path, Err: err}
 	}
-	// Against the umask of ours. A node that was there keeps what it has.
-	return unix.Fchmodat(dir, name, d.mode&^unix.S_IFMT, 0)
+	node, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: d.path, Err: err}
+	}
+	defer unix.Close(node)
+	var st unix.Stat_t
+	if err := unix.Fstat(node, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: d.path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != d.mode&unix.S_IFMT || st.Rdev != d.rdev {
+		return fmt.Errorf("%w: the container has something else there, of mode %#o", ErrNoDevice, st.Mode)
+	}
+	// Against the umask of ours. By its name in /proc: a descriptor like this one has no mode to be changed.
+	return os.Chmod(fmt.Sprintf("/proc/self/fd/%d", node), os.FileMode(d.mode&0o777))
 }
 
 // openFolderBelow opens a folder by its name, and makes it if it is not there.
