@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"thaw/function/runner"
 )
 
 // Client talks to a gateway. It is safe for concurrent use.
@@ -67,6 +69,9 @@ func (c *Client) Health(ctx context.Context) (*Health, error) {
 	return ask[Health](ctx, c, http.MethodGet, "/v1/health", nil)
 }
 
+// maxAnswer bounds an answer, in bytes: a result is at most a line of the runner's, and little is added.
+const maxAnswer = runner.MaxLine + 1<<20
+
 func ask[T any](ctx context.Context, c *Client, method, path string, body []byte) (*T, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {
@@ -78,7 +83,10 @@ func ask[T any](ctx context.Context, c *Client, method, path string, body []byte
 		return nil, fmt.Errorf("ask the function server at %s: %w", c.server, err)
 	}
 	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
+	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	if err == nil && len(text) > maxAnswer {
+		err = fmt.Errorf("it is longer than %d bytes", maxAnswer)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("answer of the function server: %w", err)
 	}

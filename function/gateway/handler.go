@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -116,7 +117,7 @@ func (h *handler) wrap(serve func(http.ResponseWriter, *http.Request) error) htt
 		}
 		e := errorOf(err)
 		status := statusOf(err, e)
-		if e.Code == CodeInternal {
+		if e.Code == CodeInternal && status != statusClientGone {
 			h.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 		}
 		if e.Code == CodeClosing {
@@ -173,7 +174,11 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
 		return nil, &Error{Code: CodeRequest, Message: fmt.Sprintf("the body is longer than %d bytes", tooLong.Limit)}
 	}
-	return body, err
+	if err != nil {
+		// It is the sender's: it broke off, or is no HTTP.
+		return nil, &Error{Code: CodeRequest, Message: fmt.Sprintf("the body cannot be read: %v", err)}
+	}
+	return body, nil
 }
 
 // arguments reads the body of a call.
@@ -207,9 +212,9 @@ func (h *handler) web(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	query := r.URL.Query()
-	query.Del("parameters")
-	req := &runner.Request{Method: r.Method, Path: "/" + r.PathValue("rest"), Query: query.Encode(), Headers: [][2]string{{"Host", r.Host}}, Body: body}
+	req := &runner.Request{
+		Method: r.Method, Path: "/" + r.PathValue("rest"), Query: withoutParameters(r.URL.RawQuery), Headers: [][2]string{{"Host", r.Host}}, Body: body,
+	}
 	for name, values := range r.Header {
 		for _, v := range values {
 			if !hopHeaders[name] {
@@ -221,6 +226,10 @@ func (h *handler) web(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	// Before anything of it is in the answer, which would be that of the error then.
+	if res.Status < 200 || res.Status > 599 {
+		return &Error{Code: CodeResult, Message: fmt.Sprintf("the endpoint answered with status %d; want 200 to 599", res.Status)}
+	}
 	for _, kv := range res.Headers {
 		if name := http.CanonicalHeaderKey(kv[0]); !hopHeaders[name] && !strings.ContainsAny(kv[0]+kv[1], "\r\n") {
 			w.Header().Add(name, kv[1])
@@ -228,14 +237,23 @@ func (h *handler) web(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Thaw-Instance", o.Instance)
 	w.Header().Set("Thaw-Boot", string(o.Boot))
-	if res.Status < 200 || res.Status > 599 {
-		return &Error{Code: CodeResult, Message: fmt.Sprintf("the endpoint answered with status %d; want 200 to 599", res.Status)}
-	}
 	w.WriteHeader(res.Status)
 	if _, err := w.Write(res.Body); err != nil {
 		h.log.Debug("answer not sent", "err", err)
 	}
 	return nil
+}
+
+// withoutParameters returns a query without what is the gateway's own. The rest stays as it came: an endpoint may check a signature of it.
+func withoutParameters(query string) string {
+	var kept []string
+	for part := range strings.SplitSeq(query, "&") {
+		name, _, _ := strings.Cut(part, "=")
+		if name, err := url.QueryUnescape(name); err != nil || name != "parameters" {
+			kept = append(kept, part)
+		}
+	}
+	return strings.Join(kept, "&")
 }
 
 func (h *handler) freeze(w http.ResponseWriter, r *http.Request) error {
