@@ -18,7 +18,7 @@
 //	/.thaw/python       the SDK, read-only
 //	/.thaw/packs        the packs of the store, read-only: memory is mapped from them
 //	/etc/hosts, /etc/resolv.conf   files of the instance's own, read-only
-//	/dev                in memory; devices that were asked for appear at the boot
+//	/dev                the instance's own, with nothing of the root's; devices that were asked for appear at the boot
 //
 // An instance that will be frozen has no network and no devices before its boot, and both after it.
 package instance

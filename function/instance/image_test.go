@@ -22,7 +22,8 @@ import (
 var pythonFiles = regexp.MustCompile(`^(bin|lib|lib64|sbin|usr/bin/python3[.0-9]*|usr/lib64/.*|usr/lib/python3\.[0-9]+/.*|` +
 	`usr/lib/[a-z0-9_]+-linux-gnu/(ld-linux|lib(c|m|z|expat|ssl|crypto|ffi|lzma|bz2|uuid|zstd)[-.]).*)$`)
 
-// writeImage makes an image layout with a part of a root file system in one layer, and a small second one.
+// writeImage makes an image layout with a part of a root file system in one layer, and a small second one, with a link in the place of
+// /dev/null.
 func writeImage(t *testing.T, root, layout string) {
 	t.Helper()
 	must := func(err error) {
@@ -80,6 +81,7 @@ func writeImage(t *testing.T, root, layout string) {
 			must(w.WriteHeader(&tar.Header{Name: "etc/of-the-image", Typeflag: tar.TypeReg, Mode: 0o644, Size: 3}))
 			_, err := w.Write([]byte("yes"))
 			must(err)
+			must(w.WriteHeader(&tar.Header{Name: "dev/null", Typeflag: tar.TypeSymlink, Linkname: "/etc/of-the-image"}))
 		}),
 	}
 	m.Config = document(v1.MediaTypeImageConfig, config)
@@ -139,9 +141,22 @@ func TestAnInstanceOfAnImageIsFrozenAndRestored(t *testing.T) {
 	}
 	spec := f.spec(t)
 	spec.Root = root
+	cold := f.start(t, spec)
+	if _, err := cold.Load(t.Context(), LoadOptions{File: "real.py", Object: "Real"}); err != nil {
+		t.Fatal(err)
+	}
+	boot(t, cold)
 	f.freezeReal(t, spec, "real", "null")
 	i := f.restore(t, spec, "real")
 	boot(t, i)
+	for _, i := range []*Instance{cold, i} {
+		// runc hides files of /proc behind /dev/null, wherever that leads.
+		for _, path := range []string{"/dev/null", "/proc/timer_list"} {
+			if got := call[string](t, i, "read", path); got != "" {
+				t.Errorf("%s of %s holds %.60q", path, i.ID(), got)
+			}
+		}
+	}
 	if told := call[[]any](t, i, "tell"); told[2] != i.ID() {
 		t.Errorf("it tells %v", told)
 	}

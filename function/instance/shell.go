@@ -59,6 +59,9 @@ func (h *Host) newShell(spec *Spec, layers []*rootfs.Layer) (_ *shell, err error
 	})
 	g.Go(func() (err error) {
 		s.overlay, err = spec.Root.Mount(filepath.Join(s.dir, "overlay"), layers)
+		if err == nil && len(layers) == 0 {
+			err = s.emptyDev()
+		}
 		return errors.Join(err, s.writeFiles())
 	})
 	g.Go(s.openPipes)
@@ -91,6 +94,19 @@ func (s *shell) hostname() string {
 func (s *shell) writeFiles() error {
 	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t" + s.hostname() + "\n"
 	return errors.Join(os.WriteFile(s.hosts(), []byte(hosts), 0o644), os.WriteFile(s.resolvConf(), nil, 0o644))
+}
+
+// emptyDev has the instance's /dev begin empty, and not as the root has it: runc keeps a node that is there, also where it is a link, and hides
+// files of /proc behind /dev/null. Layers have what runc has made.
+func (s *shell) emptyDev() error {
+	dev := filepath.Join(s.overlay.Root(), "dev")
+	if err := checkpoint.RemoveAll(dev); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dev, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(dev, 0o755) // against the umask
 }
 
 // openPipes makes the standard streams.
