@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -215,14 +217,16 @@ func TestACommandThatIsTooLongIsNotSent(t *testing.T) {
 }
 
 func TestACommandIsMadeOneAtATime(t *testing.T) {
-	c := start(t, "")
+	c, theirIn := deaf(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() {
 		_, err := c.Prepare(ctx)
 		done <- err
 	}()
-	for len(c.turn) > 0 {
+	// A command that was not sent leaves the conversation as it is.
+	if _, err := bufio.NewReader(theirIn).ReadString('\n'); err != nil {
+		t.Fatal(err)
 	}
 	if err := load(c); !errors.Is(err, ErrBusy) {
 		t.Errorf("a second command: %v, want %v", err, ErrBusy)
@@ -327,4 +331,32 @@ func TestTheLogKeepsItsLastLinesAndHandsAllOn(t *testing.T) {
 	if got := all.String(); strings.Count(got, "\n") != 61 || !strings.HasSuffix(got, "no end") {
 		t.Errorf("handed on %d bytes, %d lines", len(got), strings.Count(got, "\n"))
 	}
+}
+
+func TestALogWhoseWriterStaysIsClosedAllTheSame(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	said := make(lineSink)
+	l := NewLog(r, said)
+	fmt.Fprintln(w, "still here")
+	<-said
+	l.Close(0)
+	l.Close(0)
+	if diff := cmp.Diff([]string{"still here"}, l.Last()); diff != "" {
+		t.Errorf("last lines (-want +got):\n%s", diff)
+	}
+	if _, err := fmt.Fprintln(w, "and now"); !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("it writes on: %v, want %v", err, syscall.EPIPE)
+	}
+}
+
+// lineSink tells of each piece that it gets.
+type lineSink chan struct{}
+
+func (s lineSink) Write(p []byte) (int, error) {
+	s <- struct{}{}
+	return len(p), nil
 }
