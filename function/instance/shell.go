@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -137,13 +138,16 @@ func (s *shell) handedOver() {
 	}
 }
 
+// logPatience is how long the end of a log may come behind that of its container.
+const logPatience = 10 * time.Second
+
 // remove removes all. No process may be left. What was not made is passed over.
 func (s *shell) remove() error {
 	s.handedOver()
 	var errs []error
 	if s.client != nil {
 		errs = append(errs, s.client.Close())
-		s.log.Wait()
+		s.log.Close(logPatience)
 	}
 	if s.ns != nil {
 		errs = append(errs, s.ns.Close())

@@ -7,10 +7,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Log reads what a runner says on its standard error, hands it on, and keeps the last lines for errors. It is safe for concurrent use.
 type Log struct {
+	r    *os.File
 	done chan struct{}
 
 	mu sync.Mutex
@@ -25,20 +27,22 @@ const (
 )
 
 // NewLog reads r to its end, which comes when the last process of the container has ended, and closes it. sink gets everything, in pieces
-// as they come, from one goroutine; nil: nobody does. An error of the sink is not looked at. The caller waits with [Log.Wait].
+// as they come, from one goroutine; nil: nobody does. An error of the sink is not looked at. The caller waits with [Log.Wait] or [Log.Close].
 func NewLog(r *os.File, sink io.Writer) *Log {
 	if sink == nil {
 		sink = io.Discard
 	}
-	l := &Log{done: make(chan struct{})}
+	l := &Log{r: r, done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
 		defer r.Close()
 		buf := make([]byte, 32<<10)
 		for {
 			n, err := r.Read(buf)
-			_, _ = sink.Write(buf[:n])
-			l.keep(buf[:n])
+			if n > 0 {
+				_, _ = sink.Write(buf[:n])
+				l.keep(buf[:n])
+			}
 			if err != nil {
 				return
 			}
@@ -49,6 +53,18 @@ func NewLog(r *os.File, sink io.Writer) *Log {
 
 // Wait waits for the end of the log.
 func (l *Log) Wait() { <-l.done }
+
+// Close waits for the end of the log, which is near when no process of the container is left, but for no longer than patience: one that could
+// not be killed may hold its end. Then what it writes is not read any more. Closing again does nothing.
+func (l *Log) Close(patience time.Duration) {
+	select {
+	case <-l.done:
+		return
+	case <-time.After(patience):
+	}
+	_ = l.r.SetReadDeadline(time.Unix(1, 0))
+	<-l.done
+}
 
 // Last returns the last lines.
 func (l *Log) Last() []string {
