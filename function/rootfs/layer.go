@@ -219,8 +219,12 @@ func (r *Root) OpenLayers(dir string) ([]*Layer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if top.note.Root != r.digest {
-		return nil, fmt.Errorf("%w: layer %s is for %s, and %s is %s", ErrWrongRoot, dir, top.note.Root, r.path, r.digest)
+	now, err := r.current()
+	if err != nil {
+		return nil, err
+	}
+	if top.note.Root != now {
+		return nil, fmt.Errorf("%w: layer %s is for %s, and %s is %s", ErrWrongRoot, dir, top.note.Root, r.path, now)
 	}
 	all := []*Layer{top}
 	for _, ref := range top.note.Below {

@@ -16,6 +16,7 @@ type Root struct {
 	lowers []string
 	path   string
 	env    []string
+	folder bool // it is read in place
 }
 
 // Digest returns what a version of a function is keyed by: "sha256:" and 64 hexadecimal digits. For an image it is the digest of its
@@ -30,6 +31,15 @@ func (r *Root) Path() string { return r.path }
 
 // Env returns the environment that the image asks for, as KEY=value; none for a folder.
 func (r *Root) Env() []string { return r.env }
+
+// current returns the digest that the root has now. A folder may have been changed since it was opened, by a package manager say; what was frozen
+// on it has the old files in its memory. It takes as long as reading the list of packages.
+func (r *Root) current() (string, error) {
+	if !r.folder {
+		return r.digest, nil
+	}
+	return folderDigest(r.path)
+}
 
 // ErrNoRoot is returned for a folder that holds no root file system.
 var ErrNoRoot = errors.New("no root file system")
@@ -65,7 +75,7 @@ func OpenFolder(path string) (*Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Root{digest: digest, lowers: []string{path}, path: path}, nil
+	return &Root{digest: digest, lowers: []string{path}, path: path, folder: true}, nil
 }
 
 // folderDigest hashes the recipe, or the files that identify the system. What is hashed comes with its name and length, so that no two

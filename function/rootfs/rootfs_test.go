@@ -401,6 +401,15 @@ func TestALayerLiesOnlyOnWhatItWasWrittenOn(t *testing.T) {
 	if _, err := other.OpenLayers(filepath.Join(dir, "top")); !errors.Is(err, ErrWrongRoot) {
 		t.Errorf("on another root: %v, want %v", err, ErrWrongRoot)
 	}
+	for _, c := range []struct {
+		text string
+		want error
+	}{{"ID=newer\n", ErrWrongRoot}, {"ID=test\n", nil}} {
+		write(t, r.Path(), map[string]string{"etc/os-release": c.text})
+		if _, err := r.OpenLayers(filepath.Join(dir, "top")); !errors.Is(err, c.want) {
+			t.Errorf("on the root when its release is %q: %v, want %v", c.text, err, c.want)
+		}
+	}
 	if err := RemoveLayer(filepath.Join(dir, "template")); err != nil {
 		t.Fatal(err)
 	}
