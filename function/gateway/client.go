@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,9 @@ import (
 
 	"thaw/function/runner"
 )
+
+// ErrUnavailable is returned where nobody answers: no server runs there.
+var ErrUnavailable = errors.New("no function server answers")
 
 // Client talks to a gateway. It is safe for concurrent use.
 type Client struct {
@@ -80,6 +84,13 @@ func ask[T any](ctx context.Context, c *Client, method, path string, body []byte
 	req.Header.Set("Content-Type", "application/json")
 	res, err := c.http.Do(req)
 	if err != nil {
+		// Without the method and the URL, which nobody has asked for.
+		if in := (*url.Error)(nil); errors.As(err, &in) {
+			err = in.Err
+		}
+		if dial := (*net.OpError)(nil); errors.As(err, &dial) && dial.Op == "dial" {
+			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
 		return nil, fmt.Errorf("ask the function server at %s: %w", c.server, err)
 	}
 	defer res.Body.Close()

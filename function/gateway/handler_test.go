@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -54,23 +55,23 @@ func (f *fake) Freeze(_ context.Context, t *function.Target) (*function.Frozen, 
 func (f *fake) Instances() []function.InstanceInfo { return nil }
 
 // serve puts a request to a handler in front of f, and returns its answer and what was logged.
-func serve(t *testing.T, f *fake, r *http.Request) (*http.Response, string) {
+func serve(t *testing.T, f *fake, r *http.Request) (*httptest.ResponseRecorder, string) {
 	t.Helper()
 	var log bytes.Buffer
 	w := httptest.NewRecorder()
 	NewHandler(f, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}).ServeHTTP(w, r)
-	return w.Result(), log.String()
+	return w, log.String()
 }
 
 func post(path, body string) *http.Request {
 	return httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
 }
 
-func errorIn(t *testing.T, r *http.Response) Error {
+func errorIn(t *testing.T, r *httptest.ResponseRecorder) Error {
 	t.Helper()
 	var b ErrorBody
 	if err := json.NewDecoder(r.Body).Decode(&b); err != nil {
-		t.Fatalf("status %d, and the body is no ErrorBody: %v", r.StatusCode, err)
+		t.Fatalf("status %d, and the body is no ErrorBody: %v", r.Code, err)
 	}
 	return b.Error
 }
@@ -90,8 +91,8 @@ func TestArgumentsComeByNameOrInOrder(t *testing.T) {
 			t.Errorf("%s with %q (-want +got):\n%s", c.path, c.body, diff)
 		}
 		text, err := io.ReadAll(r.Body)
-		if want := `{"value":"<answer>","instance":"i-1","boot":"cold"`; err != nil || r.StatusCode != http.StatusOK || !strings.HasPrefix(string(text), want) {
-			t.Errorf("%s: status %d, %s (%v), want %s...", c.path, r.StatusCode, text, err, want)
+		if want := `{"value":"<answer>","instance":"i-1","boot":"cold"`; err != nil || r.Code != http.StatusOK || !strings.HasPrefix(string(text), want) {
+			t.Errorf("%s: status %d, %s (%v), want %s...", c.path, r.Code, text, err, want)
 		}
 	}
 }
@@ -100,8 +101,8 @@ func TestABodyThatIsNoArgumentsIsTheCallersFailure(t *testing.T) {
 	for body, want := range map[string]string{"{": "not JSON", "1": "neither", "{} {}": "not JSON", strings.Repeat(" ", MaxBody+1): "longer than"} {
 		f := &fake{}
 		r, log := serve(t, f, post("/v1/apps/a/f", body))
-		if e := errorIn(t, r); r.StatusCode != http.StatusBadRequest || e.Code != CodeRequest || !strings.Contains(e.Message, want) {
-			t.Errorf("%.10q: status %d, %+v, want %d and %q", body, r.StatusCode, e, http.StatusBadRequest, want)
+		if e := errorIn(t, r); r.Code != http.StatusBadRequest || e.Code != CodeRequest || !strings.Contains(e.Message, want) {
+			t.Errorf("%.10q: status %d, %+v, want %d and %q", body, r.Code, e, http.StatusBadRequest, want)
 		}
 		if f.call != nil || log != "" {
 			t.Errorf("%.10q: called %v, logged %q", body, f.call, log)
@@ -142,13 +143,13 @@ func TestFailuresAreToldByWhoseTheyAre(t *testing.T) {
 	} {
 		r, log := serve(t, &fake{err: fmt.Errorf("call: %w", c.err)}, post("/v1/apps/a/f", ""))
 		e := errorIn(t, r)
-		if e.Code != c.code || r.StatusCode != c.status || e.Message == "" {
-			t.Errorf("%v: status %d, %+v, want %d, %s", c.err, r.StatusCode, e, c.status, c.code)
+		if e.Code != c.code || r.Code != c.status || e.Message == "" {
+			t.Errorf("%v: status %d, %+v, want %d, %s", c.err, r.Code, e, c.status, c.code)
 		}
 		if logged := log != ""; logged != (c.code == CodeInternal) {
 			t.Errorf("%v: logged %q", c.err, log)
 		}
-		if retry := r.Header.Get("Retry-After"); (retry != "") != (c.code == CodeClosing) {
+		if retry := r.Header().Get("Retry-After"); (retry != "") != (c.code == CodeClosing) {
 			t.Errorf("%v: Retry-After is %q", c.err, retry)
 		}
 	}
@@ -160,8 +161,8 @@ func TestFailuresAreToldByWhoseTheyAre(t *testing.T) {
 
 func TestACallerThatGoesIsNoFailureOfTheServer(t *testing.T) {
 	r, log := serve(t, &fake{err: context.Canceled}, post("/v1/apps/a/f", ""))
-	if r.StatusCode != statusClientGone || log != "" {
-		t.Errorf("status %d, logged %q, want %d and nothing", r.StatusCode, log, statusClientGone)
+	if r.Code != statusClientGone || log != "" {
+		t.Errorf("status %d, logged %q, want %d and nothing", r.Code, log, statusClientGone)
 	}
 }
 
@@ -181,11 +182,11 @@ func TestAnEndpointGetsTheRequestAsItCame(t *testing.T) {
 		t.Errorf("parameters are %s", got)
 	}
 	text, err := io.ReadAll(r.Body)
-	if err != nil || r.StatusCode != 201 || string(text) != "made" {
-		t.Errorf("status %d, %q (%v)", r.StatusCode, text, err)
+	if err != nil || r.Code != 201 || string(text) != "made" {
+		t.Errorf("status %d, %q (%v)", r.Code, text, err)
 	}
 	wantHeader := http.Header{"X-A": {"1"}, "Thaw-Instance": {"i-1"}, "Thaw-Boot": {"none"}}
-	if diff := cmp.Diff(wantHeader, r.Header); diff != "" {
+	if diff := cmp.Diff(wantHeader, r.Header()); diff != "" {
 		t.Errorf("headers (-want +got):\n%s", diff)
 	}
 }
@@ -196,7 +197,7 @@ func TestAnAnswerThatIsNoneLeavesNothingInTheErrors(t *testing.T) {
 	if e := errorIn(t, r); e.Code != CodeResult {
 		t.Errorf("%+v, want %s", e, CodeResult)
 	}
-	if diff := cmp.Diff(http.Header{"Content-Type": {"application/json"}}, r.Header); diff != "" {
+	if diff := cmp.Diff(http.Header{"Content-Type": {"application/json"}}, r.Header()); diff != "" {
 		t.Errorf("headers (-want +got):\n%s", diff)
 	}
 }
@@ -227,5 +228,13 @@ func TestTheClientTellsFailuresAsTheGatewayDoes(t *testing.T) {
 	}
 	if l, err := c.Instances(t.Context()); err != nil || l.Instances == nil {
 		t.Errorf("%+v, %v, want an empty list and not null", l, err)
+	}
+}
+
+func TestAServerThatIsNotThereIsUnavailable(t *testing.T) {
+	c := NewClient(filepath.Join(t.TempDir(), "none.sock"))
+	defer c.Close()
+	if _, err := c.Health(t.Context()); !errors.Is(err, ErrUnavailable) || strings.Contains(err.Error(), "http://") {
+		t.Errorf("%v, want %v, and no URL", err, ErrUnavailable)
 	}
 }

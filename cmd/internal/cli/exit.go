@@ -12,6 +12,7 @@ import (
 
 	"thaw/checkpoint"
 	"thaw/control"
+	"thaw/function/gateway"
 	"thaw/function/instance"
 	"thaw/function/network"
 	"thaw/function/registry"
@@ -150,6 +151,7 @@ var causes = []struct {
 	{control.ErrNotSocket, Busy, "choose another --socket, or move the file away"},
 	{control.ErrSocketName, Usage, "choose a shorter --socket"},
 	{control.CodeUnavailable, Missing, ""},
+	{gateway.ErrUnavailable, Missing, "thaw serve starts it; --api and THAW_API name another socket, or an http URL"},
 	{control.CodeSnapshotNotFound, NotFound, "thaw snapshot ls lists the snapshots; does thawd use the same store?"},
 	{control.CodeNotFound, NotFound, ""},
 	{control.CodeInvalid, Usage, ""},
