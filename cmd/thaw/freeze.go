@@ -24,7 +24,9 @@ returns when it can be restored. Without it that is done behind the first boots.
 		Example: `  thaw freeze sentence-transformers/Embedder
   thaw freeze translator/Model --parameters '{"language": "en"}'`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.freezeFunction(cmd.Context(), api, parameters, args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.freezeFunction(cmd.Context(), api, parameters, args[0])
+		},
 	}
 	apiFlag(cmd, &api)
 	cmd.Flags().StringVar(&parameters, "parameters", "", "what the class is constructed with, as a JSON object")

@@ -129,6 +129,7 @@ func (i *Instance) restore(ctx context.Context, pending *snapshot.Pending) error
 	err := g.Wait()
 	if thawed != nil {
 		i.container, i.session, i.warnings = thawed.Container, thawed.Session.ID, thawed.Warnings
+		i.marks = newMarks(s.host.options.Thawd, thawed.Session)
 	}
 	if err != nil {
 		return err
