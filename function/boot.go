@@ -279,8 +279,11 @@ func (p *pool) note(w *worker) {
 	})
 }
 
-// blame notes that a restore has failed, and sets the snapshot aside after a few.
+// blame notes that a restore has failed, and sets the snapshot aside after a few. That there is no thawd is no fault of its.
 func (p *pool) blame(name string, err error) {
+	if errors.Is(err, instance.ErrNoThawd) {
+		return
+	}
 	aside := false
 	p.update(func(s *registry.Stats) {
 		if snap := s.Snapshot(name); snap != nil && snap.State == registry.StateGood {

@@ -195,42 +195,35 @@ func arguments(c *runner.Call, body []byte) error {
 	return nil
 }
 
-// hopHeaders concern one connection, and are not passed on.
-var hopHeaders = map[string]bool{
-	"Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true, "Te": true, "Trailer": true,
-	"Transfer-Encoding": true, "Upgrade": true, "Content-Length": true,
-}
-
 func (h *handler) web(w http.ResponseWriter, r *http.Request) error {
 	t := targetOf(r)
 	body, err := readBody(w, r)
 	if err != nil {
 		return err
 	}
-	query := r.URL.Query()
-	query.Del("parameters")
-	req := &runner.Request{Method: r.Method, Path: "/" + r.PathValue("rest"), Query: query.Encode(), Headers: [][2]string{{"Host", r.Host}}, Body: body}
+	headers := [][2]string{}
 	for name, values := range r.Header {
 		for _, v := range values {
-			if !hopHeaders[name] {
-				req.Headers = append(req.Headers, [2]string{name, v})
-			}
+			headers = append(headers, [2]string{name, v})
 		}
+	}
+	req := &runner.Request{
+		Method: r.Method, Path: "/" + r.PathValue("rest"), Query: withoutParameters(r.URL.RawQuery), Headers: append(endToEnd(headers), [2]string{"Host", r.Host}), Body: body,
 	}
 	res, o, err := h.functions.HTTP(r.Context(), t, r.PathValue("endpoint"), req)
 	if err != nil {
 		return err
 	}
-	for _, kv := range res.Headers {
-		if name := http.CanonicalHeaderKey(kv[0]); !hopHeaders[name] && !strings.ContainsAny(kv[0]+kv[1], "\r\n") {
-			w.Header().Add(name, kv[1])
+	if res.Status < 200 || res.Status > 599 {
+		return &Error{Code: CodeResult, Message: fmt.Sprintf("the endpoint answered with status %d; want 200 to 599", res.Status)}
+	}
+	for _, kv := range endToEnd(res.Headers) {
+		if !strings.ContainsAny(kv[0]+kv[1], "\r\n") {
+			w.Header().Add(kv[0], kv[1])
 		}
 	}
 	w.Header().Set("Thaw-Instance", o.Instance)
 	w.Header().Set("Thaw-Boot", string(o.Boot))
-	if res.Status < 200 || res.Status > 599 {
-		return &Error{Code: CodeResult, Message: fmt.Sprintf("the endpoint answered with status %d; want 200 to 599", res.Status)}
-	}
 	w.WriteHeader(res.Status)
 	if _, err := w.Write(res.Body); err != nil {
 		h.log.Debug("answer not sent", "err", err)
