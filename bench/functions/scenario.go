@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"thaw/bench/lab"
 	"thaw/bench/result"
 	"thaw/bench/scenario"
@@ -239,11 +241,14 @@ func (b *bench) cache(ctx context.Context, p *Place, c lab.Cache) error {
 		clear(b.cached)
 		return lab.DropCaches()
 	}
-	if b.cached[p] {
-		return nil
+	if !b.cached[p] {
+		if _, err := b.call(ctx, p); err != nil {
+			return err
+		}
 	}
-	_, err := b.call(ctx, p)
-	return err
+	// What others have written must not be in the disk's queue before us.
+	unix.Sync()
+	return nil
 }
 
 // add adds the trials that are repeated.
