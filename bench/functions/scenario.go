@@ -173,6 +173,7 @@ func (b *bench) deploy(ctx context.Context, plan *scenario.Plan) (string, error)
 		{first, embedder, "embedder/app.py", "sentence-transformers", "Embedder"},
 		{second, "search", "embedder/search.py", "search", "Search"},
 	} {
+		unix.Sync() // so that nobody waits for what the one before has written
 		took, err := b.frozen.Deploy(ctx, f.file)
 		if err != nil {
 			return "", err
