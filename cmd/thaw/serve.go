@@ -105,7 +105,7 @@ func (a *app) serve(ctx context.Context, f *serveFlags) (err error) {
 	}
 	l, err := control.Listen(f.api)
 	if err != nil {
-		return err
+		return explainListen(err)
 	}
 	defer l.Close()
 	thawd := a.client()
@@ -119,6 +119,19 @@ func (a *app) serve(ctx context.Context, f *serveFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
 	return a.serveFunctions(ctx, f, n, l, log)
+}
+
+// explainListen gives advice on the socket in terms of this server's flags.
+func explainListen(err error) error {
+	switch {
+	case errors.Is(err, control.ErrSocketTaken):
+		return &cli.Error{Code: cli.Busy, Err: err, Hint: "another function server runs here: use it, or choose another --api, --state and --bridge"}
+	case errors.Is(err, control.ErrNotSocket):
+		return &cli.Error{Code: cli.Busy, Err: err, Hint: "choose another --api, or move the file away"}
+	case errors.Is(err, control.ErrSocketName):
+		return &cli.Error{Code: cli.Usage, Err: err, Hint: "choose a shorter --api"}
+	}
+	return err
 }
 
 // serveFunctions serves until ctx ends, and then until all instances have.
@@ -138,6 +151,9 @@ func (a *app) serveFunctions(ctx context.Context, f *serveFlags, p *node, l net.
 		log.Info("functions are served", "address", tcp.Addr().String())
 	}
 	log.Info("functions are served", "version", cli.Version, "state", f.state, "socket", f.api)
+	defer context.AfterFunc(ctx, func() {
+		log.Info("told to end: calls in progress finish, new ones are refused", "instances", len(p.server.Instances()))
+	})()
 	g, gctx := errgroup.WithContext(ctx)
 	for _, l := range listeners {
 		g.Go(func() error { return serveHTTP(gctx, l, h, f.stop) })
