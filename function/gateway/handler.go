@@ -249,7 +249,11 @@ func (h *handler) freeze(w http.ResponseWriter, r *http.Request) error {
 	}
 	frozen, err := h.functions.Freeze(r.Context(), &function.Target{App: f.App, Object: f.Object, Parameters: f.Parameters})
 	if err != nil {
-		return err
+		e := errorOf(err)
+		if e.Code == CodeInternal {
+			e.Code = CodeSnapshot // the functions have logged it
+		}
+		return e
 	}
 	h.reply(w, http.StatusOK, Frozen{
 		Snapshot: frozen.Name, Template: frozen.Template, Bytes: frozen.Bytes, NewBytes: frozen.NewBytes, Took: frozen.Took.Seconds(),
