@@ -58,7 +58,8 @@ a memory snapshot that is taken behind them. Instances that nobody calls are sto
 
 The socket is for its owner alone. What --listen opens has no authentication: put it behind something that knows its callers.
 
-thawd has to run beside it, on the same store: it brings the memory of restored instances. Needs root, for what runc and CRIU do.`,
+thawd has to run beside it, on the same store: it brings the memory of restored instances. One that is started at the same time is
+waited for. Needs root, for what runc and CRIU do.`,
 		Example: `  thawd serve &
   thaw serve --listen 127.0.0.1:8700
   thaw serve --freeze-after 1 --idle 1m`,
@@ -110,7 +111,7 @@ func (a *app) serve(ctx context.Context, f *serveFlags) (err error) {
 	defer l.Close()
 	thawd := a.client()
 	defer thawd.Close()
-	if _, err := thawd.Health(ctx); err != nil {
+	if err := a.awaitThawd(ctx, thawd, log); err != nil {
 		return err
 	}
 	n, err := a.openNode(ctx, f, thawd, log)
@@ -119,6 +120,34 @@ func (a *app) serve(ctx context.Context, f *serveFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
 	return a.serveFunctions(ctx, f, n, l, log)
+}
+
+// thawdPatience is how long serve waits for a thawd that is started with it. One takes some milliseconds until it listens.
+const thawdPatience = 5 * time.Second
+
+// awaitThawd returns when thawd answers, or will not.
+func (a *app) awaitThawd(ctx context.Context, thawd *control.Client, log *slog.Logger) error {
+	patience, cancel := context.WithTimeout(ctx, thawdPatience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for told := false; ; told = true {
+		_, err := thawd.Health(ctx)
+		if !errors.Is(err, control.CodeUnavailable) {
+			return err
+		}
+		if !told {
+			log.Info("waiting for thawd", "socket", a.socket)
+		}
+		select {
+		case <-tick.C:
+		case <-patience.Done():
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return err
+		}
+	}
 }
 
 // explainListen gives advice on the socket in terms of this server's flags.
