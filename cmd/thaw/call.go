@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -100,6 +101,9 @@ func parametersOf(flag string) (json.RawMessage, error) {
 func (a *app) explainCall(err error) error {
 	var e *gateway.Error
 	if !errors.As(err, &e) {
+		if errors.Is(err, fs.ErrPermission) {
+			return &cli.Error{Code: cli.Permission, Err: err, Hint: "the socket belongs to the user who runs thaw serve: run as that user, or as root"}
+		}
 		return err
 	}
 	out := &cli.Error{Code: cli.Failure, Err: err}

@@ -301,6 +301,7 @@ func TestCallSaysWhatIsWrongBeforeAServerHasToBeThere(t *testing.T) {
 		{"no server", []string{"call", "demo/hello"}, cli.Missing, "hint: start one (thaw serve)"},
 		{"no server to freeze", []string{"freeze", "demo/Embedder"}, cli.Missing, "no function server listens on " + p.dir},
 		{"no server at an address", []string{"call", "demo/hello", "--api", "http://127.0.0.1:1"}, cli.Missing, "no function server listens on http://127.0.0.1:1"},
+		{"a server at an address", []string{"serve", "--api", "http://127.0.0.1:1"}, cli.Usage, "--listen"},
 		{"a name without an app", []string{"call", "hello"}, cli.Usage, "APP/OBJECT"},
 		{"arguments that are not JSON", []string{"call", "demo/hello", `{"name": you}`}, cli.Usage, "ARGUMENTS are not JSON"},
 		{"one value", []string{"call", "demo/hello", "3"}, cli.Usage, "neither a JSON object"},

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -99,6 +100,9 @@ func (a *app) serve(ctx context.Context, f *serveFlags) (err error) {
 	log, err := cli.NewLogger(a.stderr, f.logFormat, level)
 	if err != nil {
 		return err
+	}
+	if strings.Contains(f.api, "://") {
+		return cli.Usagef("--api %s: a server needs a socket of its own; --listen is for the network", f.api)
 	}
 	// The socket first: whoever has it is the server of this place.
 	if err := os.MkdirAll(filepath.Dir(f.api), 0o755); err != nil {
@@ -285,11 +289,15 @@ func (a *app) openNode(ctx context.Context, f *serveFlags, thawd *control.Client
 func logsDir(state string) string { return filepath.Join(state, "logs") }
 
 func (f *serveFlags) network() (*network.Network, error) {
-	o := network.Options{Dir: filepath.Join(filepath.Dir(f.api), "networks"), Bridge: f.bridge, Masquerade: f.masquerade}
+	dir, err := filepath.Abs(filepath.Dir(f.api))
+	if err != nil {
+		return nil, err
+	}
+	o := network.Options{Dir: filepath.Join(dir, "networks"), Bridge: f.bridge, Masquerade: f.masquerade}
 	if f.bridge != "" {
 		subnet, err := netip.ParsePrefix(f.subnet)
 		if err != nil {
-			return nil, cli.Usagef("--subnet: %v", err)
+			return nil, cli.Usagef("--subnet %q is none: want an IPv4 address and a length, such as 10.77.0.0/16", f.subnet)
 		}
 		o.Subnet = subnet
 	}

@@ -116,7 +116,9 @@ func TestTheTutorialRunsAsItIsWritten(t *testing.T) {
 // startTutorialServers starts thaw serve, and then thawd. Instances end when they have nothing to do, so that nobody has to wait for it.
 func startTutorialServers(t *testing.T, p *place) {
 	t.Helper()
-	cmd := p.command("thaw", "serve", "--bridge=", "--idle=1ns", "--freeze-after=-1")
+	// In its folder, and so with paths from there.
+	cmd := p.command("thaw", "serve", "--bridge=", "--idle=1ns", "--freeze-after=-1", "--api=run/functions.sock", "--state=functions")
+	cmd.Dir = p.dir
 	log, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -113,6 +113,8 @@ func (c *Client) unanswered(err error) error {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
 		// Without the cause, which names a file that is not there.
 		return fmt.Errorf("%w on %s", ErrUnavailable, c.server)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("no permission to talk to the function server on %s: %w", c.server, err)
 	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET):
 		return fmt.Errorf("the function server at %s has ended before it answered: %w", c.server, err)
 	}

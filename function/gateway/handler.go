@@ -116,7 +116,7 @@ func (h *handler) wrap(serve func(http.ResponseWriter, *http.Request) error) htt
 		}
 		e := errorOf(err)
 		status := statusOf(err, e)
-		if e.Code == CodeInternal {
+		if e.Code == CodeInternal && status != statusClientGone {
 			h.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 		}
 		if e.Code == CodeClosing {
