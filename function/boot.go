@@ -215,7 +215,7 @@ func (p *pool) bootEnv() (map[string]*string, error) {
 	for _, name := range p.object.Secrets {
 		value, ok := p.s.opts.Secret(name)
 		if !ok {
-			return nil, fmt.Errorf("%w: %s", ErrSecret, name)
+			return nil, fmt.Errorf("%w: %s; the function server takes secrets from its environment", ErrSecret, name)
 		}
 		env[name] = &value
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -40,11 +39,11 @@ func (a *app) freezeFunction(ctx context.Context, api, parameters, target string
 	}
 	c := gateway.NewClient(api)
 	defer c.Close()
-	r := &gateway.FreezeRequest{App: app, Object: object}
-	if parameters != "" {
-		r.Parameters = json.RawMessage(parameters)
+	given, err := parametersOf(parameters)
+	if err != nil {
+		return err
 	}
-	frozen, err := c.Freeze(ctx, r)
+	frozen, err := c.Freeze(ctx, &gateway.FreezeRequest{App: app, Object: object, Parameters: given})
 	if err != nil {
 		return a.explainCall(err)
 	}

@@ -116,7 +116,7 @@ func (h *handler) wrap(serve func(http.ResponseWriter, *http.Request) error) htt
 		}
 		e := errorOf(err)
 		status := statusOf(err, e)
-		if e.Code == CodeInternal {
+		if e.Code == CodeInternal && status != statusClientGone {
 			h.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 		}
 		if e.Code == CodeClosing {
@@ -242,7 +242,11 @@ func (h *handler) freeze(w http.ResponseWriter, r *http.Request) error {
 	}
 	frozen, err := h.functions.Freeze(r.Context(), &function.Target{App: f.App, Object: f.Object, Parameters: f.Parameters})
 	if err != nil {
-		return err
+		e := errorOf(err)
+		if e.Code == CodeInternal {
+			e.Code = CodeSnapshot // the functions have logged it
+		}
+		return e
 	}
 	h.reply(w, http.StatusOK, Frozen{
 		Snapshot: frozen.Name, Template: frozen.Template, Bytes: frozen.Bytes, NewBytes: frozen.NewBytes, Took: frozen.Took.Seconds(),
