@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"thaw/function/cpu"
+	"thaw/cpu"
 	"thaw/function/registry"
 	"thaw/function/rootfs"
 	"thaw/function/version"

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"thaw/cmd/internal/cli"
-	"thaw/function/cpu"
+	"thaw/cpu"
 	"thaw/function/registry"
 	"thaw/function/version"
 )

@@ -15,7 +15,7 @@ import (
 
 	"thaw/cmd/internal/cli"
 	"thaw/control"
-	"thaw/function/cpu"
+	"thaw/cpu"
 	"thaw/function/registry"
 	"thaw/internal/testenv"
 )

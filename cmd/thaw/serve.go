@@ -20,8 +20,8 @@ import (
 
 	"thaw/cmd/internal/cli"
 	"thaw/control"
+	"thaw/cpu"
 	"thaw/function"
-	"thaw/function/cpu"
 	"thaw/function/gateway"
 	"thaw/function/instance"
 	"thaw/function/network"

@@ -9,8 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"thaw/cpu"
 	"thaw/function"
-	"thaw/function/cpu"
 	"thaw/function/registry"
 	"thaw/function/version"
 )
