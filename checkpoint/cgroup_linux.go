@@ -105,10 +105,29 @@ func killCgroup(dirs []string) error {
 			errs = append(errs, p.Kill())
 		}
 	}
+	errs = append(errs, thawCgroup(dirs))
 	for _, pid := range pids {
 		if p := held[pid]; p != nil {
 			errs = append(errs, p.Wait(ctx))
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// thawCgroup lets the processes of cgroups go on that are frozen, as a dump leaves them that does not come to its end. In cgroup v1 one that is
+// killed does not end before.
+func thawCgroup(dirs []string) error {
+	var errs []error
+	for _, dir := range dirs {
+		f, err := os.OpenFile(filepath.Join(dir, "freezer.state"), os.O_WRONLY, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it is no freezer, or v2, whose killed processes end
+		}
+		if err == nil {
+			_, err = f.WriteString("THAWED")
+			err = errors.Join(err, f.Close())
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

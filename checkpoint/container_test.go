@@ -201,6 +201,27 @@ func TestDeletedContainerIsGoneAndDeletingAgainIsFine(t *testing.T) {
 	}
 }
 
+func TestFrozenContainerIsDeleted(t *testing.T) {
+	f := newFixture(t)
+	stdio, _ := pipes(t)
+	c, err := f.tools.RunContainer(t.Context(), RunOptions{ID: "one", Bundle: f.bundle(t, "one"), Work: f.path("work"), Stdio: stdio})
+	if err != nil {
+		t.Fatal(err)
+	}
+	deleteLater(t, c)
+	// A dump that is killed leaves it so.
+	pause, err := f.tools.runcCommand(t.Context(), "", "pause", "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := pause.CombinedOutput(); err != nil {
+		t.Fatalf("runc pause: %v: %s", err, out)
+	}
+	if err := c.Delete(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestContainerStartedByAnotherIsFoundAndDeleted(t *testing.T) {
 	f := newFixture(t)
 	stdio, _ := pipes(t)

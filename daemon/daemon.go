@@ -56,6 +56,11 @@ var ErrStopped = errors.New("stopped before all processes had their memory")
 // Run takes sessions until Drain has been called and the last session has ended, or until ctx ends. In the latter case
 // the processes that still miss memory are killed, and the error wraps [ErrStopped]. It must be called once.
 func (d *Daemon) Run(ctx context.Context) error {
+	dir, err := openRunDir(d.opts.RunDir, d.opts.Logger)
+	if err != nil {
+		return err
+	}
+	defer dir.close()
 	server, err := restore.NewServer(&d.opts.Server)
 	if err != nil {
 		return err

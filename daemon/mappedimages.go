@@ -2,9 +2,7 @@ package daemon
 
 import (
 	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"sync"
@@ -24,14 +22,13 @@ type mappedImages struct {
 	write func(skeleton, dir string, plan *criu.FilePlan) error // criu.MapFiles
 
 	mu     sync.Mutex
-	made   int             // protected by mu; folders ever made
 	closed bool            // protected by mu; none is kept any more
 	known  []*mappedFolder // protected by mu; the one that was asked for last at the end
 }
 
 // A mappedFolder is a folder of images. It must not change as long as anybody uses it.
 type mappedFolder struct {
-	path     string
+	path     string // set by written, for those to whom it has returned; empty before
 	skeleton string
 	digest   pagestore.Digest
 	plan     criu.FilePlan
@@ -62,8 +59,7 @@ func (m *mappedImages) find(skeleton string, digest pagestore.Digest, plan *criu
 		f = m.known[i]
 		m.known = slices.Delete(m.known, i, i+1)
 	} else {
-		m.made++
-		f = &mappedFolder{path: filepath.Join(m.dir, fmt.Sprintf("images-%d", m.made)), skeleton: skeleton, digest: digest, plan: *plan}
+		f = &mappedFolder{skeleton: skeleton, digest: digest, plan: *plan}
 		f.written = sync.OnceValue(func() error { return m.make(f) })
 	}
 	f.users++
@@ -72,13 +68,15 @@ func (m *mappedImages) find(skeleton string, digest pagestore.Digest, plan *criu
 }
 
 func (m *mappedImages) make(f *mappedFolder) error {
-	// One that a thawd has left which was killed is of no use to anybody.
-	if err := os.RemoveAll(f.path); err != nil {
+	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(f.path, 0o700); err != nil {
+	// Another thawd may have the same folder for its work.
+	path, err := os.MkdirTemp(m.dir, "images-")
+	if err != nil {
 		return err
 	}
+	f.path = path
 	return m.write(f.skeleton, f.path, &f.plan)
 }
 

@@ -215,7 +215,7 @@ func (p *pool) bootEnv() (map[string]*string, error) {
 	for _, name := range p.object.Secrets {
 		value, ok := p.s.opts.Secret(name)
 		if !ok {
-			return nil, fmt.Errorf("%w: %s", ErrSecret, name)
+			return nil, fmt.Errorf("%w: %s; the function server takes secrets from its environment", ErrSecret, name)
 		}
 		env[name] = &value
 	}
@@ -279,8 +279,11 @@ func (p *pool) note(w *worker) {
 	})
 }
 
-// blame notes that a restore has failed, and sets the snapshot aside after a few.
+// blame notes that a restore has failed, and sets the snapshot aside after a few. That there is no thawd is no fault of its.
 func (p *pool) blame(name string, err error) {
+	if errors.Is(err, instance.ErrNoThawd) {
+		return
+	}
 	aside := false
 	p.update(func(s *registry.Stats) {
 		if snap := s.Snapshot(name); snap != nil && snap.State == registry.StateGood {

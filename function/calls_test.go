@@ -31,8 +31,8 @@ func TestCallsAndEndpoints(t *testing.T) {
 		}{
 			{Target{App: "none", Object: "Cart"}, "run", ErrNotDeployed, "app none", "app none"},
 			{Target{App: "no/name", Object: "Cart"}, "run", ErrNotDeployed, "no/name", "no/name"},
-			{Target{App: app, Object: "None"}, "run", ErrNotDeployed, "None of app shop", "None of app shop"},
-			{Target{App: app, Object: "Cart"}, "none", ErrNotDeployed, "method none of shop/Cart", "endpoint none of shop/Cart"},
+			{Target{App: app, Object: "None"}, "run", ErrNotDeployed, "None of app shop: not deployed: the app has Cart, Sized", "None of app shop"},
+			{Target{App: app, Object: "Cart"}, "none", ErrNotDeployed, "method none of shop/Cart: not deployed: shop/Cart has run", "endpoint none of shop/Cart"},
 			{Target{App: app, Object: "Cart", Parameters: []byte(`[1]`)}, "run", ErrParameters, "JSON object", "JSON object"},
 			{Target{App: app, Object: "Cart", Parameters: []byte(`{} {}`)}, "run", ErrParameters, "there is more", "there is more"},
 			{Target{App: app, Object: "Cart", Parameters: []byte(`{"size": 1}`)}, "run", ErrParameters, `"size"`, `"size"`},
@@ -45,7 +45,7 @@ func TestCallsAndEndpoints(t *testing.T) {
 				w.Errorf("HTTP of %v.%s = %v, want %v with %q", c.t, c.method, err, c.want, c.httpText)
 			}
 		}
-		if _, _, err := w.server.Call(w.Context(), target, &runner.Call{Method: "page"}); !errors.Is(err, ErrNotDeployed) {
+		if _, _, err := w.server.Call(w.Context(), target, &runner.Call{Method: "page"}); !errors.Is(err, ErrNotDeployed) || !strings.Contains(err.Error(), "it is a web endpoint") {
 			w.Errorf("Call of an endpoint = %v", err)
 		}
 		if _, _, err := w.server.HTTP(w.Context(), target, "run", &runner.Request{}); !errors.Is(err, ErrNotDeployed) {

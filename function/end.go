@@ -92,6 +92,7 @@ func (p *pool) watch(w *worker) {
 	if !mine {
 		return
 	}
+	p.say("instance has ended by itself")
 	p.s.opts.Logger.Warn("instance has ended by itself", "app", p.key.app, "object", p.key.object, "instance", w.ID())
 	p.s.metrics.ended.WithLabelValues(p.key.app, p.key.object).Inc()
 	if err := p.remove(w); err != nil {

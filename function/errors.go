@@ -3,6 +3,9 @@ package function
 import (
 	"errors"
 	"fmt"
+	"strings"
+
+	"thaw/function/version"
 )
 
 var (
@@ -16,9 +19,42 @@ var (
 	ErrSlow = errors.New("not ready")
 	// ErrSecret says that a function asks for a secret that nobody has.
 	ErrSecret = errors.New("no such secret")
+	// ErrFreezing says that a snapshot of the object is being taken, so that another one is not.
+	ErrFreezing = errors.New("a snapshot is being taken already; the log says when it is there")
 	// ErrNoSnapshots says that an object has not asked for memory snapshots.
 	ErrNoSnapshots = errors.New("enable_memory_snapshot is not set")
 )
+
+// noMethod says that an object has no such method or endpoint, and what it has.
+func noMethod(o *version.Object, t *Target, method, kind string) error {
+	noun := map[string]string{"method": "method", "web": "web endpoint"}
+	var there []string
+	for _, m := range o.Methods {
+		if m.Name == method {
+			return fmt.Errorf("%s %s of %s: %w: it is a %s", noun[kind], method, t, ErrNotDeployed, noun[m.Kind])
+		}
+		if m.Kind == kind {
+			there = append(there, m.Name)
+		}
+	}
+	return fmt.Errorf("%s %s of %s: %w: %s has %s", noun[kind], method, t, ErrNotDeployed, t, list(there))
+}
+
+// noObject says that an app has no such object, and what it has.
+func noObject(d *version.Description, name string) error {
+	var there []string
+	for i := range d.Objects {
+		there = append(there, d.Objects[i].Name)
+	}
+	return fmt.Errorf("%s of app %s: %w: the app has %s", name, d.App, ErrNotDeployed, list(there))
+}
+
+func list(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
 
 // errOver says that a pool has ended, and that another one is to be asked for.
 var errOver = errors.New("pool has ended")

@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"thaw/function/cpu"
+	"thaw/cpu"
 	"thaw/function/instance"
 	"thaw/function/registry"
 	"thaw/function/rootfs"

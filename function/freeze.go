@@ -66,7 +66,7 @@ type Frozen struct {
 }
 
 // Freeze takes a snapshot of the target's current version now, and of its template if it has one without a snapshot, and returns when it can
-// be restored. Errors wrap ErrNotDeployed, ErrParameters, ErrNoSnapshots, ErrClosing, a *ProblemsError, or say what has failed.
+// be restored. Errors wrap ErrNotDeployed, ErrParameters, ErrNoSnapshots, ErrFreezing, ErrClosing, a *ProblemsError, or say what has failed.
 func (s *Server) Freeze(ctx context.Context, t *Target) (*Frozen, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func (p *pool) beginFreeze() error {
 	case p.over:
 		return errOver
 	case p.freezes.running:
-		return errors.New("a snapshot is being taken already")
+		return ErrFreezing
 	}
 	p.freezes.running = true
 	return nil

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"thaw/function/cpu"
+	"thaw/cpu"
 	"thaw/function/runner"
 	"thaw/function/version"
 )

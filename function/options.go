@@ -11,7 +11,7 @@ import (
 	"runtime"
 	"time"
 
-	"thaw/function/cpu"
+	"thaw/cpu"
 	"thaw/function/instance"
 	"thaw/function/registry"
 	"thaw/function/rootfs"

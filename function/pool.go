@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"thaw/function/cpu"
+	"thaw/cpu"
 	"thaw/function/registry"
 	"thaw/function/rootfs"
 	"thaw/function/version"
@@ -83,7 +83,7 @@ func newPool(s *Server, k poolKey) (_ *pool, err error) {
 	}
 	object := record.Description.Object(k.object)
 	if object == nil {
-		return nil, fmt.Errorf("%s of app %s: %w", k.object, k.app, ErrNotDeployed)
+		return nil, noObject(&record.Description, k.object)
 	}
 	if err := checkParameters(object, k.parameters); err != nil {
 		return nil, err

@@ -149,7 +149,7 @@ func (s *Server) acquire(ctx context.Context, t *Target, method, kind string) (*
 			return nil, nil, "", err
 		}
 		if !slices.ContainsFunc(p.object.Methods, func(m version.Method) bool { return m.Name == method && m.Kind == kind }) {
-			return nil, nil, "", fmt.Errorf("%s %s of %s: %w", map[string]string{"method": "method", "web": "endpoint"}[kind], method, t, ErrNotDeployed)
+			return nil, nil, "", noMethod(p.object, t, method, kind)
 		}
 		w, waitedFor, err := p.acquire(ctx)
 		if !errors.Is(err, errOver) {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"thaw/function/cpu"
+	"thaw/cpu"
 	"thaw/function/instance"
 	"thaw/function/sdk"
 	"thaw/function/version"

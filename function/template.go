@@ -46,7 +46,7 @@ func (t *template) snapshot() *registry.Snapshot {
 // note notes how an instance has fared that was started on the template's snapshot; nil: it came up after that time.
 func (t *template) note(name string, took time.Duration, err error) {
 	t.update(func(s *registry.Stats) {
-		if known := s.Snapshot(name); known == nil {
+		if known := s.Snapshot(name); known == nil || errors.Is(err, instance.ErrNoThawd) {
 			return
 		} else if err != nil {
 			known.Failed(time.Now(), err.Error(), t.pool.s.opts.Failures)

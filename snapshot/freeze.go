@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"thaw/checkpoint"
-	"thaw/function/cpu"
+	"thaw/cpu"
 	"thaw/pagestore"
 	"thaw/restore/criu"
 )

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"thaw/checkpoint"
-	"thaw/function/cpu"
+	"thaw/cpu"
 )
 
 // Host says on what kind of host a snapshot was taken, and how. It is kept as JSON in the snapshot.

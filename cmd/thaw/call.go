@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -41,19 +42,13 @@ func (a *app) call(ctx context.Context, api, parameters string, args []string) e
 		return cli.Usagef("%q names no function: want APP/OBJECT or APP/OBJECT.METHOD", args[0])
 	}
 	object, method, _ := strings.Cut(object, ".")
-	var arguments, given json.RawMessage
-	if len(args) > 1 {
-		text := []byte(args[1])
-		if args[1] == "-" {
-			var err error
-			if text, err = io.ReadAll(a.stdin); err != nil {
-				return fmt.Errorf("read arguments: %w", err)
-			}
-		}
-		arguments = text
+	arguments, err := a.arguments(args[1:])
+	if err != nil {
+		return err
 	}
-	if parameters != "" {
-		given = json.RawMessage(parameters)
+	given, err := parametersOf(parameters)
+	if err != nil {
+		return err
 	}
 	c := gateway.NewClient(api)
 	defer c.Close()
@@ -64,10 +59,51 @@ func (a *app) call(ctx context.Context, api, parameters string, args []string) e
 	return a.print(answer, func(w io.Writer) { fmt.Fprintf(w, "%s\n", answer.Value) })
 }
 
+// arguments returns the body of a call: nil without an argument.
+func (a *app) arguments(args []string) (json.RawMessage, error) {
+	if len(args) == 0 {
+		return nil, nil
+	}
+	text := []byte(args[0])
+	if args[0] == "-" {
+		var err error
+		if text, err = io.ReadAll(a.stdin); err != nil {
+			return nil, fmt.Errorf("read arguments: %w", err)
+		}
+	}
+	var v any
+	if err := json.Unmarshal(text, &v); err != nil {
+		return nil, cli.Usagef("ARGUMENTS are not JSON: %v", err)
+	}
+	switch v.(type) {
+	case map[string]any, []any:
+		return text, nil
+	}
+	return nil, cli.Usagef("ARGUMENTS are neither a JSON object, the arguments by name, nor a JSON array, the arguments in order")
+}
+
+// parametersOf returns what --parameters says: nil if it is not there.
+func parametersOf(flag string) (json.RawMessage, error) {
+	if flag == "" {
+		return nil, nil
+	}
+	var v any
+	if err := json.Unmarshal([]byte(flag), &v); err != nil {
+		return nil, cli.Usagef("--parameters is not JSON: %v", err)
+	}
+	if _, ok := v.(map[string]any); !ok {
+		return nil, cli.Usagef(`--parameters is no JSON object, such as {"language": "en"}`)
+	}
+	return json.RawMessage(flag), nil
+}
+
 // explainCall shows an exception of the author's as Python would, and says whose failure another one is.
 func (a *app) explainCall(err error) error {
 	var e *gateway.Error
 	if !errors.As(err, &e) {
+		if errors.Is(err, fs.ErrPermission) {
+			return &cli.Error{Code: cli.Permission, Err: err, Hint: "the socket belongs to the user who runs thaw serve: run as that user, or as root"}
+		}
 		return err
 	}
 	out := &cli.Error{Code: cli.Failure, Err: err}

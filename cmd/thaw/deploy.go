@@ -12,7 +12,7 @@ import (
 
 	"thaw/checkpoint"
 	"thaw/cmd/internal/cli"
-	"thaw/function/cpu"
+	"thaw/cpu"
 	"thaw/function/describe"
 	"thaw/function/registry"
 	"thaw/function/sdk"

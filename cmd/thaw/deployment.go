@@ -55,10 +55,14 @@ func newDeployment(v *version.Version, done *registry.Deployed, stats *registry.
 	return d
 }
 
+// describeObject describes an object. stats may be nil.
 func describeObject(o *version.Object, stats *registry.Stats) deployedObject {
 	out := deployedObject{Name: o.Name, Kind: o.Kind, Snapshot: o.Snapshot, Methods: []string{}}
 	for _, m := range o.Methods {
 		out.Methods = append(out.Methods, m.Name)
+	}
+	if stats == nil {
+		return out
 	}
 	for i := range stats.Snapshots {
 		if s := &stats.Snapshots[i]; s.Object == o.Name && s.State == registry.StateGood {
@@ -108,17 +112,22 @@ func (d *deployment) write(w io.Writer) {
 			fmt.Fprintf(w, "  %s\n", c)
 		}
 	}
-	var rows [][]string
-	for _, o := range d.Objects {
-		how := "no snapshot"
-		if o.Snapshot {
-			how = "snapshot"
-		}
-		rows = append(rows, []string{"  " + o.Name, o.Kind, how, strings.Join(o.Methods, " ")})
-	}
-	table(w, rows)
+	writeObjects(w, "  ", d.Objects)
 	for _, warning := range d.Warnings {
 		fmt.Fprintf(w, "warning: %s\n", warning)
 	}
 	fmt.Fprintf(w, "next: %s\n", d.Next)
+}
+
+// writeObjects shows what an app has: each object with its methods.
+func writeObjects(w io.Writer, indent string, objects []deployedObject) {
+	var rows [][]string
+	for _, o := range objects {
+		how := "no snapshot"
+		if o.Snapshot {
+			how = "snapshot"
+		}
+		rows = append(rows, []string{indent + o.Name, o.Kind, how, strings.Join(o.Methods, " ")})
+	}
+	table(w, rows)
 }

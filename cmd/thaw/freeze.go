@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -24,7 +23,9 @@ returns when it can be restored. Without it that is done behind the first boots.
 		Example: `  thaw freeze sentence-transformers/Embedder
   thaw freeze translator/Model --parameters '{"language": "en"}'`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.freezeFunction(cmd.Context(), api, parameters, args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.freezeFunction(cmd.Context(), api, parameters, args[0])
+		},
 	}
 	apiFlag(cmd, &api)
 	cmd.Flags().StringVar(&parameters, "parameters", "", "what the class is constructed with, as a JSON object")
@@ -38,11 +39,11 @@ func (a *app) freezeFunction(ctx context.Context, api, parameters, target string
 	}
 	c := gateway.NewClient(api)
 	defer c.Close()
-	r := &gateway.FreezeRequest{App: app, Object: object}
-	if parameters != "" {
-		r.Parameters = json.RawMessage(parameters)
+	given, err := parametersOf(parameters)
+	if err != nil {
+		return err
 	}
-	frozen, err := c.Freeze(ctx, r)
+	frozen, err := c.Freeze(ctx, &gateway.FreezeRequest{App: app, Object: object, Parameters: given})
 	if err != nil {
 		return a.explainCall(err)
 	}

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"thaw/cmd/internal/cli"
-	"thaw/function/cpu"
+	"thaw/cpu"
 	"thaw/function/registry"
 	"thaw/function/version"
 )
@@ -29,7 +29,7 @@ type listedVersion struct {
 	Root      *version.Root    `json:"root,omitempty"`
 	Runtime   *version.Runtime `json:"runtime,omitempty"`
 	CPU       cpu.Set          `json:"cpu,omitempty"`
-	Objects   []string         `json:"objects"`
+	Objects   []deployedObject `json:"objects"`
 	Snapshots []listedSnapshot `json:"snapshots"`
 }
 
@@ -61,14 +61,14 @@ func listApp(app *registry.App) listedApp {
 }
 
 func listVersion(e *registry.Entry) listedVersion {
-	v := listedVersion{Key: e.Key, Changes: []version.Change{}, Objects: []string{}, Snapshots: []listedSnapshot{}}
+	v := listedVersion{Key: e.Key, Changes: []version.Change{}, Objects: []deployedObject{}, Snapshots: []listedSnapshot{}}
 	if e.Err != nil {
 		v.Error = e.Err.Error()
 	}
 	if r := e.Record; r != nil {
 		v.Deployed, v.Before, v.Root, v.Runtime, v.CPU = &r.Deployed, r.Before, &r.Root, &r.Runtime, r.CPU.Features
 		for i := range r.Description.Objects {
-			v.Objects = append(v.Objects, r.Description.Objects[i].Name)
+			v.Objects = append(v.Objects, describeObject(&r.Description.Objects[i], e.Stats))
 		}
 	}
 	if e.Stats != nil {
@@ -115,6 +115,9 @@ func (v *listedVersion) write(w io.Writer, now time.Time) {
 	}
 	for _, c := range v.Changes {
 		fmt.Fprintf(w, "    %s\n", c)
+	}
+	if v.Current {
+		writeObjects(w, "    ", v.Objects)
 	}
 	if len(v.Snapshots) == 0 {
 		return

@@ -14,7 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"thaw/cmd/internal/cli"
-	"thaw/function/cpu"
+	"thaw/control"
+	"thaw/cpu"
 	"thaw/function/registry"
 	"thaw/internal/testenv"
 )
@@ -221,7 +222,7 @@ func TestFunctionsShowsVersionsAndSnapshots(t *testing.T) {
 	}
 	out := p.must(t, nil, "functions", "demo").stdout
 	for _, want := range []string{
-		"* " + second.Key.Short(), "  " + first.Key.Short(), "code: helpers.py changed",
+		"* " + second.Key.Short(), "  " + first.Key.Short(), "code: helpers.py changed", "    Embedder  class     snapshot     embed\n",
 		"fn/demo-1  Embedder  3h   800 MiB  1.0 MiB  1     14s   500ms     28.0x   good", "set aside: after_restore: no such host",
 	} {
 		if !strings.Contains(out, want) {
@@ -234,7 +235,7 @@ func TestFunctionsShowsVersionsAndSnapshots(t *testing.T) {
 		t.Fatalf("listed are %+v", listed)
 	}
 	v := listed.Apps[0].Versions[0]
-	if !v.Current || v.Before != first.Key || len(v.Snapshots) != 2 || v.Snapshots[0].Faster != 28 || v.Snapshots[0].Uses != 1 || !v.CPU.Equal(rec.CPU.Features) {
+	if !v.Current || v.Before != first.Key || len(v.Objects) != 2 || v.Objects[0].Snapshots != 1 || len(v.Snapshots) != 2 || v.Snapshots[0].Faster != 28 || v.Snapshots[0].Uses != 1 || !v.CPU.Equal(rec.CPU.Features) {
 		t.Errorf("the current version is %+v", v)
 	}
 	if r := p.thaw(t, "functions", "other"); r.code != int(cli.NotFound) {
@@ -285,5 +286,44 @@ func TestRunBecomesPython(t *testing.T) {
 		if r := p.thaw(t, tt.args...); r.code != int(tt.want) {
 			t.Errorf("%q: exit code %d, want %d\n%s", tt.args, r.code, tt.want, r.stderr)
 		}
+	}
+}
+
+func TestCallSaysWhatIsWrongBeforeAServerHasToBeThere(t *testing.T) {
+	p := newFunctionPlace(t)
+	p.env = append(p.env, cli.EnvAPI+"="+filepath.Join(p.dir, "run", "functions.sock"))
+	for _, tt := range []struct {
+		name string
+		args []string
+		want cli.Code
+		says string
+	}{
+		{"no server", []string{"call", "demo/hello"}, cli.Missing, "hint: start one (thaw serve)"},
+		{"no server to freeze", []string{"freeze", "demo/Embedder"}, cli.Missing, "no function server listens on " + p.dir},
+		{"no server at an address", []string{"call", "demo/hello", "--api", "http://127.0.0.1:1"}, cli.Missing, "no function server listens on http://127.0.0.1:1"},
+		{"a server at an address", []string{"serve", "--api", "http://127.0.0.1:1"}, cli.Usage, "--listen"},
+		{"a name without an app", []string{"call", "hello"}, cli.Usage, "APP/OBJECT"},
+		{"arguments that are not JSON", []string{"call", "demo/hello", `{"name": you}`}, cli.Usage, "ARGUMENTS are not JSON"},
+		{"one value", []string{"call", "demo/hello", "3"}, cli.Usage, "neither a JSON object"},
+		{"parameters that are not JSON", []string{"call", "demo/Embedder.embed", "[]", "--parameters", "x"}, cli.Usage, "--parameters is not JSON"},
+		{"parameters in order", []string{"freeze", "demo/Embedder", "--parameters", "[1]"}, cli.Usage, "--parameters is no JSON object"},
+	} {
+		if r := p.thaw(t, tt.args...); r.code != int(tt.want) || !strings.Contains(r.stderr, tt.says) {
+			t.Errorf("%s: exit code %d, want %d with %q\n%s", tt.name, r.code, tt.want, tt.says, r.stderr)
+		}
+	}
+}
+
+func TestOneServerHasTheSocket(t *testing.T) {
+	p := newFunctionPlace(t)
+	api := filepath.Join(p.dir, "functions.sock")
+	l, err := control.Listen(api)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	r := p.thaw(t, "serve", "--api", api)
+	if r.code != int(cli.Busy) || !strings.Contains(r.stderr, "hint: another function server runs here") {
+		t.Errorf("exit code %d\n%s", r.code, r.stderr)
 	}
 }

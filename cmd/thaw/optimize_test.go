@@ -61,8 +61,9 @@ func TestASnapshotIsOptimized(t *testing.T) {
 		return got
 	}
 	got := restoreAnd(true, "--copy")
-	// CRIU itself touches the process's memory before it lets it run, and so the process is held.
-	if w := got.WorkingSet; w == nil || w.PagesMust != o.PagesMust || w.PagesBeforeRun < w.PagesMust || w.HeldInVain || w.Recordings != 2 {
+	// CRIU itself touches the process's memory before it lets it run, and so it runs when all is there. Of the gaps between musts some pages
+	// are zero, which nobody brings.
+	if w := got.WorkingSet; w == nil || w.PagesMust != o.PagesMust || w.PagesBeforeRun < w.PagesMust-w.PagesMust/100 || w.HeldInVain || w.Recordings != 2 {
 		t.Errorf("the working set was worth %+v", w)
 	}
 	// Little is left: what the recording could not see, or what chance touches.

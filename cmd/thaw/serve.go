@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,8 +20,8 @@ import (
 
 	"thaw/cmd/internal/cli"
 	"thaw/control"
+	"thaw/cpu"
 	"thaw/function"
-	"thaw/function/cpu"
 	"thaw/function/gateway"
 	"thaw/function/instance"
 	"thaw/function/network"
@@ -58,7 +59,8 @@ a memory snapshot that is taken behind them. Instances that nobody calls are sto
 
 The socket is for its owner alone. What --listen opens has no authentication: put it behind something that knows its callers.
 
-thawd has to run beside it, on the same store: it brings the memory of restored instances. Needs root, for what runc and CRIU do.`,
+thawd has to run beside it, on the same store: it brings the memory of restored instances. One that is started at the same time is
+waited for. Needs root, for what runc and CRIU do.`,
 		Example: `  thawd serve &
   thaw serve --listen 127.0.0.1:8700
   thaw serve --freeze-after 1 --idle 1m`,
@@ -99,18 +101,21 @@ func (a *app) serve(ctx context.Context, f *serveFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	if strings.Contains(f.api, "://") {
+		return cli.Usagef("--api %s: a server needs a socket of its own; --listen is for the network", f.api)
+	}
 	// The socket first: whoever has it is the server of this place.
 	if err := os.MkdirAll(filepath.Dir(f.api), 0o755); err != nil {
 		return fmt.Errorf("make folder of the socket: %w", err)
 	}
 	l, err := control.Listen(f.api)
 	if err != nil {
-		return err
+		return explainListen(err)
 	}
 	defer l.Close()
 	thawd := a.client()
 	defer thawd.Close()
-	if _, err := thawd.Health(ctx); err != nil {
+	if err := a.awaitThawd(ctx, thawd, log); err != nil {
 		return err
 	}
 	n, err := a.openNode(ctx, f, thawd, log)
@@ -119,6 +124,47 @@ func (a *app) serve(ctx context.Context, f *serveFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
 	return a.serveFunctions(ctx, f, n, l, log)
+}
+
+// thawdPatience is how long serve waits for a thawd that is started with it. One takes some milliseconds until it listens.
+const thawdPatience = 5 * time.Second
+
+// awaitThawd returns when thawd answers, or will not.
+func (a *app) awaitThawd(ctx context.Context, thawd *control.Client, log *slog.Logger) error {
+	patience, cancel := context.WithTimeout(ctx, thawdPatience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for told := false; ; told = true {
+		_, err := thawd.Health(ctx)
+		if !errors.Is(err, control.CodeUnavailable) {
+			return err
+		}
+		if !told {
+			log.Info("waiting for thawd", "socket", a.socket)
+		}
+		select {
+		case <-tick.C:
+		case <-patience.Done():
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return err
+		}
+	}
+}
+
+// explainListen gives advice on the socket in terms of this server's flags.
+func explainListen(err error) error {
+	switch {
+	case errors.Is(err, control.ErrSocketTaken):
+		return &cli.Error{Code: cli.Busy, Err: err, Hint: "another function server runs here: use it, or choose another --api, --state and --bridge"}
+	case errors.Is(err, control.ErrNotSocket):
+		return &cli.Error{Code: cli.Busy, Err: err, Hint: "choose another --api, or move the file away"}
+	case errors.Is(err, control.ErrSocketName):
+		return &cli.Error{Code: cli.Usage, Err: err, Hint: "choose a shorter --api"}
+	}
+	return err
 }
 
 // serveFunctions serves until ctx ends, and then until all instances have.
@@ -138,6 +184,9 @@ func (a *app) serveFunctions(ctx context.Context, f *serveFlags, p *node, l net.
 		log.Info("functions are served", "address", tcp.Addr().String())
 	}
 	log.Info("functions are served", "version", cli.Version, "state", f.state, "socket", f.api)
+	defer context.AfterFunc(ctx, func() {
+		log.Info("told to end: calls in progress finish, new ones are refused", "instances", len(p.server.Instances()))
+	})()
 	g, gctx := errgroup.WithContext(ctx)
 	for _, l := range listeners {
 		g.Go(func() error { return serveHTTP(gctx, l, h, f.stop) })
@@ -240,11 +289,15 @@ func (a *app) openNode(ctx context.Context, f *serveFlags, thawd *control.Client
 func logsDir(state string) string { return filepath.Join(state, "logs") }
 
 func (f *serveFlags) network() (*network.Network, error) {
-	o := network.Options{Dir: filepath.Join(filepath.Dir(f.api), "networks"), Bridge: f.bridge, Masquerade: f.masquerade}
+	dir, err := filepath.Abs(filepath.Dir(f.api))
+	if err != nil {
+		return nil, err
+	}
+	o := network.Options{Dir: filepath.Join(dir, "networks"), Bridge: f.bridge, Masquerade: f.masquerade}
 	if f.bridge != "" {
 		subnet, err := netip.ParsePrefix(f.subnet)
 		if err != nil {
-			return nil, cli.Usagef("--subnet: %v", err)
+			return nil, cli.Usagef("--subnet %q is none: want an IPv4 address and a length, such as 10.77.0.0/16", f.subnet)
 		}
 		o.Subnet = subnet
 	}

@@ -7,16 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
 
-	"thaw/function/runner"
+	"golang.org/x/sys/unix"
 )
 
-// ErrUnavailable is returned where nobody answers: no server runs there.
-var ErrUnavailable = errors.New("no function server answers")
+// ErrUnavailable is returned by all methods of a [Client] if no function server listens where it was told.
+var ErrUnavailable = errors.New("no function server listens")
 
 // Client talks to a gateway. It is safe for concurrent use.
 type Client struct {
@@ -73,9 +74,6 @@ func (c *Client) Health(ctx context.Context) (*Health, error) {
 	return ask[Health](ctx, c, http.MethodGet, "/v1/health", nil)
 }
 
-// maxAnswer bounds an answer, in bytes: a result is at most a line of the runner's, and little is added.
-const maxAnswer = runner.MaxLine + 1<<20
-
 func ask[T any](ctx context.Context, c *Client, method, path string, body []byte) (*T, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {
@@ -84,20 +82,10 @@ func ask[T any](ctx context.Context, c *Client, method, path string, body []byte
 	req.Header.Set("Content-Type", "application/json")
 	res, err := c.http.Do(req)
 	if err != nil {
-		// Without the method and the URL, which nobody has asked for.
-		if in := (*url.Error)(nil); errors.As(err, &in) {
-			err = in.Err
-		}
-		if dial := (*net.OpError)(nil); errors.As(err, &dial) && dial.Op == "dial" {
-			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
-		return nil, fmt.Errorf("ask the function server at %s: %w", c.server, err)
+		return nil, c.unanswered(err)
 	}
 	defer res.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
-	if err == nil && len(text) > maxAnswer {
-		err = fmt.Errorf("it is longer than %d bytes", maxAnswer)
-	}
+	text, err := io.ReadAll(res.Body)
 	if err != nil {
 		return nil, fmt.Errorf("answer of the function server: %w", err)
 	}
@@ -113,4 +101,22 @@ func ask[T any](ctx context.Context, c *Client, method, path string, body []byte
 		return nil, fmt.Errorf("answer of the function server: %w", err)
 	}
 	return out, nil
+}
+
+// unanswered says why a request has no answer.
+func (c *Client) unanswered(err error) error {
+	// The address in front of it is made up for a socket, and has the parameters in it.
+	if asked := (*url.Error)(nil); errors.As(err, &asked) {
+		err = asked.Err
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
+		// Without the cause, which names a file that is not there.
+		return fmt.Errorf("%w on %s", ErrUnavailable, c.server)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("no permission to talk to the function server on %s: %w", c.server, err)
+	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET):
+		return fmt.Errorf("the function server at %s has ended before it answered: %w", c.server, err)
+	}
+	return fmt.Errorf("ask the function server at %s: %w", c.server, err)
 }

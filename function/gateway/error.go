@@ -75,7 +75,7 @@ func errorOf(err error) *Error {
 		e.Code = CodeNotDeployed
 	case errors.Is(err, function.ErrParameters):
 		e.Code = CodeArgument
-	case errors.Is(err, function.ErrNoSnapshots), errors.As(err, &problems):
+	case errors.Is(err, function.ErrNoSnapshots), errors.Is(err, function.ErrFreezing), errors.As(err, &problems):
 		e.Code = CodeSnapshot
 	case errors.Is(err, function.ErrClosing):
 		e.Code = CodeClosing

@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -200,39 +199,31 @@ func arguments(c *runner.Call, body []byte) error {
 	return nil
 }
 
-// hopHeaders concern one connection, and are not passed on.
-var hopHeaders = map[string]bool{
-	"Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true, "Te": true, "Trailer": true,
-	"Transfer-Encoding": true, "Upgrade": true, "Content-Length": true,
-}
-
 func (h *handler) web(w http.ResponseWriter, r *http.Request) error {
 	t := targetOf(r)
 	body, err := readBody(w, r)
 	if err != nil {
 		return err
 	}
-	req := &runner.Request{
-		Method: r.Method, Path: "/" + r.PathValue("rest"), Query: withoutParameters(r.URL.RawQuery), Headers: [][2]string{{"Host", r.Host}}, Body: body,
-	}
+	headers := [][2]string{}
 	for name, values := range r.Header {
 		for _, v := range values {
-			if !hopHeaders[name] {
-				req.Headers = append(req.Headers, [2]string{name, v})
-			}
+			headers = append(headers, [2]string{name, v})
 		}
+	}
+	req := &runner.Request{
+		Method: r.Method, Path: "/" + r.PathValue("rest"), Query: withoutParameters(r.URL.RawQuery), Headers: append(endToEnd(headers), [2]string{"Host", r.Host}), Body: body,
 	}
 	res, o, err := h.functions.HTTP(r.Context(), t, r.PathValue("endpoint"), req)
 	if err != nil {
 		return err
 	}
-	// Before anything of it is in the answer, which would be that of the error then.
 	if res.Status < 200 || res.Status > 599 {
 		return &Error{Code: CodeResult, Message: fmt.Sprintf("the endpoint answered with status %d; want 200 to 599", res.Status)}
 	}
-	for _, kv := range res.Headers {
-		if name := http.CanonicalHeaderKey(kv[0]); !hopHeaders[name] && !strings.ContainsAny(kv[0]+kv[1], "\r\n") {
-			w.Header().Add(name, kv[1])
+	for _, kv := range endToEnd(res.Headers) {
+		if !strings.ContainsAny(kv[0]+kv[1], "\r\n") {
+			w.Header().Add(kv[0], kv[1])
 		}
 	}
 	w.Header().Set("Thaw-Instance", o.Instance)
@@ -242,18 +233,6 @@ func (h *handler) web(w http.ResponseWriter, r *http.Request) error {
 		h.log.Debug("answer not sent", "err", err)
 	}
 	return nil
-}
-
-// withoutParameters returns a query without what is the gateway's own. The rest stays as it came: an endpoint may check a signature of it.
-func withoutParameters(query string) string {
-	var kept []string
-	for part := range strings.SplitSeq(query, "&") {
-		name, _, _ := strings.Cut(part, "=")
-		if name, err := url.QueryUnescape(name); err != nil || name != "parameters" {
-			kept = append(kept, part)
-		}
-	}
-	return strings.Join(kept, "&")
 }
 
 func (h *handler) freeze(w http.ResponseWriter, r *http.Request) error {
@@ -267,7 +246,11 @@ func (h *handler) freeze(w http.ResponseWriter, r *http.Request) error {
 	}
 	frozen, err := h.functions.Freeze(r.Context(), &function.Target{App: f.App, Object: f.Object, Parameters: f.Parameters})
 	if err != nil {
-		return err
+		e := errorOf(err)
+		if e.Code == CodeInternal {
+			e.Code = CodeSnapshot // the functions have logged it
+		}
+		return e
 	}
 	h.reply(w, http.StatusOK, Frozen{
 		Snapshot: frozen.Name, Template: frozen.Template, Bytes: frozen.Bytes, NewBytes: frozen.NewBytes, Took: frozen.Took.Seconds(),

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -18,223 +18,346 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"thaw/function"
+	"thaw/function/instance"
+	"thaw/function/registry"
 	"thaw/function/runner"
+	"thaw/internal/testenv"
 )
 
-// fake is Functions that remember what they were asked for.
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// fake is Functions that remembers what it was asked, and answers what it is told to.
 type fake struct {
-	target function.Target
-	call   *runner.Call
-	req    *runner.Request
-	value  string
-	res    *runner.Response
-	err    error
+	target   *function.Target
+	call     *runner.Call
+	endpoint string
+	request  *runner.Request
+
+	response *runner.Response
+	err      error
 }
 
-func (f *fake) Call(_ context.Context, t *function.Target, c *runner.Call) (*runner.Result, *function.Outcome, error) {
-	f.target, f.call = *t, c
+var outcome = function.Outcome{Instance: "i-7", Boot: function.BootRestored, Waited: 250 * time.Millisecond, Took: time.Second}
+
+func (f *fake) Call(ctx context.Context, t *function.Target, c *runner.Call) (*runner.Result, *function.Outcome, error) {
+	f.target, f.call = t, c
 	if f.err != nil {
 		return nil, nil, f.err
 	}
-	return &runner.Result{Value: json.RawMessage(f.value), Seconds: 0.5}, &function.Outcome{Instance: "i-1", Boot: function.BootCold, Took: time.Second}, nil
+	o := outcome
+	return &runner.Result{Value: json.RawMessage(`{"a<b": [1]}`), Seconds: 0.5}, &o, ctx.Err()
 }
 
-func (f *fake) HTTP(_ context.Context, t *function.Target, _ string, r *runner.Request) (*runner.Response, *function.Outcome, error) {
-	f.target, f.req = *t, r
+func (f *fake) HTTP(_ context.Context, t *function.Target, endpoint string, r *runner.Request) (*runner.Response, *function.Outcome, error) {
+	f.target, f.endpoint, f.request = t, endpoint, r
 	if f.err != nil {
 		return nil, nil, f.err
 	}
-	return f.res, &function.Outcome{Instance: "i-1", Boot: function.BootNone}, nil
+	o := outcome
+	return f.response, &o, nil
 }
 
 func (f *fake) Freeze(_ context.Context, t *function.Target) (*function.Frozen, error) {
-	f.target = *t
-	return nil, f.err
+	f.target = t
+	if f.err != nil {
+		return nil, f.err
+	}
+	return &function.Frozen{
+		Snapshot:   registry.Snapshot{Name: "fn.a.B", Template: "template.t", Bytes: 8192, NewBytes: 4096},
+		Report:     &instance.FreezeReport{Stopped: 30 * time.Millisecond, Writing: 20 * time.Millisecond},
+		Took:       2 * time.Second,
+		Templates:  time.Second,
+		Generators: []string{"app.rng (random.Random)"},
+	}, nil
 }
 
-func (f *fake) Instances() []function.InstanceInfo { return nil }
+func (f *fake) Instances() []function.InstanceInfo {
+	return []function.InstanceInfo{{App: "a", Object: "B", ID: "i-7", PID: 4711, Boot: function.BootCold, Calls: 3, Busy: 1}}
+}
 
-// serve puts a request to a handler in front of f, and returns its answer and what was logged.
-func serve(t *testing.T, f *fake, r *http.Request) (*httptest.ResponseRecorder, string) {
-	t.Helper()
-	var log bytes.Buffer
+// answer is what the handler has answered.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// serve puts a request to the handler in front of f.
+func (f *fake) serve(r *http.Request) *answer {
 	w := httptest.NewRecorder()
-	NewHandler(f, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}).ServeHTTP(w, r)
-	return w, log.String()
+	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "a_metric 1\n") })
+	NewHandler(f, Options{Metrics: metrics}).ServeHTTP(w, r)
+	return &answer{w.Code, w.Header(), w.Body.String()}
 }
 
-func post(path, body string) *http.Request {
-	return httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
-}
-
-func errorIn(t *testing.T, r *httptest.ResponseRecorder) Error {
+func errorIn(t *testing.T, res *answer) *Error {
 	t.Helper()
-	var b ErrorBody
-	if err := json.NewDecoder(r.Body).Decode(&b); err != nil {
-		t.Fatalf("status %d, and the body is no ErrorBody: %v", r.Code, err)
+	var e ErrorBody
+	if json.Unmarshal([]byte(res.body), &e) != nil || e.Error.Code == "" || res.header.Get("Content-Type") != "application/json" {
+		t.Errorf("%d with the body %q is no error", res.status, res.body)
 	}
-	return b.Error
+	return &e.Error
 }
 
-func TestArgumentsComeByNameOrInOrder(t *testing.T) {
-	for _, c := range []struct{ path, body, method, args, kwargs, parameters string }{
-		{"/v1/apps/a/Obj/m", `{"x": 1}`, "m", "", `{"x": 1}`, ""},
-		{"/v1/apps/a/Obj/m", ` [1, 2] `, "m", "[1, 2]", "", ""},
-		{"/v1/apps/a/Obj/m", "", "m", "", "", ""},
-		{"/v1/apps/a/f", "[]", "f", "[]", "", ""},
-		{"/v1/apps/a/Obj/m?parameters=%7B%22n%22%3A1%7D", "", "m", "", "", `{"n":1}`},
-	} {
-		f := &fake{value: `"<answer>"`}
-		r, _ := serve(t, f, post(c.path, c.body))
-		got := []string{f.call.Method, string(f.call.Args), string(f.call.Kwargs), string(f.target.Parameters)}
-		if diff := cmp.Diff([]string{c.method, c.args, c.kwargs, c.parameters}, got); diff != "" {
-			t.Errorf("%s with %q (-want +got):\n%s", c.path, c.body, diff)
-		}
-		text, err := io.ReadAll(r.Body)
-		if want := `{"value":"<answer>","instance":"i-1","boot":"cold"`; err != nil || r.Code != http.StatusOK || !strings.HasPrefix(string(text), want) {
-			t.Errorf("%s: status %d, %s (%v), want %s...", c.path, r.Code, text, err, want)
-		}
-	}
-}
-
-func TestABodyThatIsNoArgumentsIsTheCallersFailure(t *testing.T) {
-	for body, want := range map[string]string{"{": "not JSON", "1": "neither", "{} {}": "not JSON", strings.Repeat(" ", MaxBody+1): "longer than"} {
-		f := &fake{}
-		r, log := serve(t, f, post("/v1/apps/a/f", body))
-		if e := errorIn(t, r); r.Code != http.StatusBadRequest || e.Code != CodeRequest || !strings.Contains(e.Message, want) {
-			t.Errorf("%.10q: status %d, %+v, want %d and %q", body, r.Code, e, http.StatusBadRequest, want)
-		}
-		if f.call != nil || log != "" {
-			t.Errorf("%.10q: called %v, logged %q", body, f.call, log)
-		}
-	}
-}
-
-func TestABodyThatBreaksOffIsTheCallersFailure(t *testing.T) {
-	r := httptest.NewRequest(http.MethodPost, "/v1/apps/a/f", io.MultiReader(strings.NewReader("{"), &broken{io.ErrUnexpectedEOF}))
-	res, log := serve(t, &fake{}, r)
-	if e := errorIn(t, res); e.Code != CodeRequest || log != "" {
-		t.Errorf("%+v, logged %q, want %s and nothing", e, log, CodeRequest)
-	}
-}
-
-type broken struct{ err error }
-
-func (b *broken) Read([]byte) (int, error) { return 0, b.err }
-
-func TestFailuresAreToldByWhoseTheyAre(t *testing.T) {
-	failed := &runner.FailedError{Stage: "import", Type: "ImportError", Message: "no such module", Traceback: "Traceback"}
-	for _, c := range []struct {
-		err    error
-		code   Code
-		status int
+func TestACallReachesItsMethod(t *testing.T) {
+	for _, tt := range []struct {
+		name, path, body string
+		target           function.Target
+		call             runner.Call
 	}{
-		{function.ErrNotDeployed, CodeNotDeployed, 404},
-		{function.ErrParameters, CodeArgument, 422},
-		{&runner.CallError{Kind: "argument", Type: "E"}, CodeArgument, 422},
-		{&runner.CallError{Kind: "method", Type: "E"}, CodeNotDeployed, 404},
-		{&runner.CallError{Kind: "exception", Type: "E"}, CodeException, 500},
-		{&runner.CallError{Kind: "result", Type: "E"}, CodeResult, 500},
-		{&function.BootError{Target: "a/f", Err: failed}, CodeStart, 502},
-		{&function.BootError{Target: "a/f", Err: errors.New("no memory")}, CodeStart, 502},
-		{&runner.EndedError{}, CodeEnded, 502},
-		{function.ErrClosing, CodeClosing, 503},
-		{errors.New("a disk fails"), CodeInternal, 500},
+		{
+			"a method with arguments by name", "/v1/apps/a/B/m", ` {"x": 1} `,
+			function.Target{App: "a", Object: "B"}, runner.Call{Method: "m", Kwargs: json.RawMessage(`{"x": 1}`)},
+		},
+		{
+			"a method with arguments in order", "/v1/apps/a/B/m", "[1]\n",
+			function.Target{App: "a", Object: "B"}, runner.Call{Method: "m", Args: json.RawMessage(`[1]`)},
+		},
+		{"a function without arguments", "/v1/apps/a/f", "", function.Target{App: "a", Object: "f"}, runner.Call{Method: "f"}},
+		{
+			"an object with parameters", "/v1/apps/a/B/m?parameters=%7B%22n%22%3A1%7D", "",
+			function.Target{App: "a", Object: "B", Parameters: json.RawMessage(`{"n":1}`)}, runner.Call{Method: "m"},
+		},
+		{"a name with a slash in it", "/v1/apps/a%2Fb/B/m", "", function.Target{App: "a/b", Object: "B"}, runner.Call{Method: "m"}},
 	} {
-		r, log := serve(t, &fake{err: fmt.Errorf("call: %w", c.err)}, post("/v1/apps/a/f", ""))
-		e := errorIn(t, r)
-		if e.Code != c.code || r.Code != c.status || e.Message == "" {
-			t.Errorf("%v: status %d, %+v, want %d, %s", c.err, r.Code, e, c.status, c.code)
+		f := &fake{}
+		res := f.serve(httptest.NewRequest(http.MethodPost, tt.path, strings.NewReader(tt.body)))
+		if diff := cmp.Diff(&tt.target, f.target); diff != "" {
+			t.Errorf("%s: target (-want +got):\n%s", tt.name, diff)
 		}
-		if logged := log != ""; logged != (c.code == CodeInternal) {
-			t.Errorf("%v: logged %q", c.err, log)
+		if diff := cmp.Diff(&tt.call, f.call); diff != "" {
+			t.Errorf("%s: call (-want +got):\n%s", tt.name, diff)
 		}
-		if retry := r.Header().Get("Retry-After"); (retry != "") != (c.code == CodeClosing) {
-			t.Errorf("%v: Retry-After is %q", c.err, retry)
+		want := `{"value":{"a<b":[1]},"instance":"i-7","boot":"restored","waited_seconds":0.25,"ran_seconds":0.5,"took_seconds":1}` + "\n"
+		if got := res.body; res.status != 200 || got != want || res.header.Get("Content-Type") != "application/json" {
+			t.Errorf("%s: answered %d, %s, want %s", tt.name, res.status, got, want)
 		}
-	}
-	r, _ := serve(t, &fake{err: &function.BootError{Target: "a/f", Err: failed}}, post("/v1/apps/a/f", ""))
-	if e := errorIn(t, r); e.Stage != "import" || e.Type != "ImportError" || e.Traceback != "Traceback" {
-		t.Errorf("the author's failure is told as %+v", e)
 	}
 }
 
-func TestACallerThatGoesIsNoFailureOfTheServer(t *testing.T) {
-	r, log := serve(t, &fake{err: context.Canceled}, post("/v1/apps/a/f", ""))
-	if r.Code != statusClientGone || log != "" {
-		t.Errorf("status %d, logged %q, want %d and nothing", r.Code, log, statusClientGone)
+func TestABodyThatIsNoneOfACallIsRefused(t *testing.T) {
+	for name, body := range map[string]io.Reader{
+		"no JSON":           strings.NewReader("{x"),
+		"two values":        strings.NewReader("{} {}"),
+		"a text":            strings.NewReader(`"x"`),
+		"a number":          strings.NewReader("1"),
+		"more than may be":  io.LimitReader(zeros{}, MaxBody+1),
+		"not a whole value": strings.NewReader("[1,"),
+	} {
+		f := &fake{}
+		res := f.serve(httptest.NewRequest(http.MethodPost, "/v1/apps/a/B/m", body))
+		if e := errorIn(t, res); res.status != http.StatusBadRequest || e.Code != CodeRequest || f.call != nil {
+			t.Errorf("%s: answered %d, %+v; was called: %t", name, res.status, e, f.call != nil)
+		}
+	}
+	f := &fake{response: &runner.Response{Status: 200}}
+	if res := f.serve(httptest.NewRequest(http.MethodPut, "/web/a/B/e", io.LimitReader(zeros{}, MaxBody+1))); res.status != 400 || f.request != nil {
+		t.Errorf("an endpoint with a body that is too long: %d", res.status)
+	}
+	if res := f.serve(httptest.NewRequest(http.MethodPut, "/web/a/B/e", io.LimitReader(zeros{}, MaxBody))); res.status != 200 || len(f.request.Body) != MaxBody {
+		t.Errorf("an endpoint with a body that is as long as it may be: %d", res.status)
 	}
 }
 
-func TestAnEndpointGetsTheRequestAsItCame(t *testing.T) {
-	f := &fake{res: &runner.Response{Status: 201, Headers: [][2]string{{"x-a", "1"}, {"Connection", "close"}, {"x-b", "1\r\nx-c: 2"}}, Body: []byte("made")}}
-	req := httptest.NewRequest(http.MethodPut, "/web/a/Obj/hook/in%20side/x?b=2%20&a&parameters=%7B%22n%22%3A1%7D&a=1+", strings.NewReader("body"))
-	req.Header.Set("X-Signature", "s")
-	req.Header.Set("Keep-Alive", "5")
-	r, _ := serve(t, f, req)
-	want := &runner.Request{
-		Method: "PUT", Path: "/in side/x", Query: "b=2%20&a&a=1+", Headers: [][2]string{{"Host", "example.com"}, {"X-Signature", "s"}}, Body: []byte("body"),
+// zeros is a reader without an end.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+func TestFailuresAreToldAsWhatTheyAre(t *testing.T) {
+	failed := &runner.FailedError{Stage: "enter_snap", Type: "ValueError", Message: "no model", Traceback: "Traceback"}
+	for _, tt := range []struct {
+		name   string
+		err    error
+		status int
+		want   Error
+	}{
+		{
+			"an exception", &runner.CallError{Kind: "exception", Type: "KeyError", Message: "'x'", Traceback: "Traceback"}, 500,
+			Error{Code: CodeException, Message: "KeyError: 'x'", Type: "KeyError", Traceback: "Traceback"},
+		},
+		{"an argument", &runner.CallError{Kind: "argument", Type: "E", Message: "m"}, 422, Error{Code: CodeArgument, Message: "E: m", Type: "E"}},
+		{"a method", &runner.CallError{Kind: "method", Type: "E", Message: "m"}, 404, Error{Code: CodeNotDeployed, Message: "E: m", Type: "E"}},
+		{"a result", &runner.CallError{Kind: "result", Type: "E", Message: "m"}, 500, Error{Code: CodeResult, Message: "E: m", Type: "E"}},
+		{
+			"a hook", &function.BootError{Target: "a/B", Err: failed}, 502,
+			Error{Code: CodeStart, Message: "start a/B: enter_snap failed: ValueError: no model", Type: "ValueError", Traceback: "Traceback", Stage: "enter_snap"},
+		},
+		{"no container", &function.BootError{Target: "a/B", Err: errors.New("no runc")}, 502, Error{Code: CodeStart, Message: "start a/B: no runc"}},
+		{
+			"a runner that ends at its start", &function.BootError{Target: "a/B", Err: &runner.EndedError{}}, 502,
+			Error{Code: CodeStart, Message: "start a/B: the runner has ended, and its log is empty"},
+		},
+		{
+			"a runner that ends in the call", fmt.Errorf("call: %w", &runner.EndedError{Log: []string{"bye"}}), 502,
+			Error{Code: CodeEnded, Message: "call: the runner has ended, the end of its log: bye"},
+		},
+		{"no memory", instance.ErrOutOfMemory, 502, Error{Code: CodeEnded, Message: "out of memory"}},
+		{"not deployed", fmt.Errorf("app x: %w", function.ErrNotDeployed), 404, Error{Code: CodeNotDeployed, Message: "app x: not deployed"}},
+		{"parameters", fmt.Errorf("%w: n", function.ErrParameters), 422, Error{Code: CodeArgument, Message: "parameters do not fit: n"}},
+		{"the end", function.ErrClosing, 503, Error{Code: CodeClosing, Message: "server is ending"}},
+		{"a sender that has gone", context.Canceled, statusClientGone, Error{Code: CodeInternal, Message: "context canceled"}},
+		{"something else", errors.New("disk full"), 500, Error{Code: CodeInternal, Message: "disk full"}},
+	} {
+		f := &fake{err: tt.err}
+		for _, path := range []string{"/v1/apps/a/B/m", "/web/a/B/e"} {
+			res := f.serve(httptest.NewRequest(http.MethodPost, path, nil))
+			if diff := cmp.Diff(&tt.want, errorIn(t, res)); diff != "" || res.status != tt.status {
+				t.Errorf("%s: %s answered %d, want %d (-want +got):\n%s", tt.name, path, res.status, tt.status, diff)
+			}
+			if again := res.header.Get("Retry-After"); (again != "") != (tt.want.Code == CodeClosing) {
+				t.Errorf("%s: Retry-After is %q", tt.name, again)
+			}
+		}
 	}
-	if diff := cmp.Diff(want, f.req); diff != "" {
+}
+
+func TestAnEndpointGetsTheRequestAndItsAnswerIsPassedOn(t *testing.T) {
+	f := &fake{response: &runner.Response{
+		Status: http.StatusTeapot,
+		Headers: [][2]string{
+			{"set-cookie", "a=1"}, {"Set-Cookie", "b=2"}, {"Content-Type", "text/plain"}, {"Content-Length", "999"}, {"Connection", "X-Hop"}, {"X-Hop", "1"},
+			{"Transfer-Encoding", "chunked"}, {"X-Bad", "a\r\nX-Smuggled: 1"}, {"Keep-Alive", "5"},
+		},
+		Body: []byte("short and stout"),
+	}}
+	r := httptest.NewRequest(http.MethodPatch, "/web/a/B/e/x/y%20z/?b=2&parameters=%7B%7D&flag&a=1%3B2", strings.NewReader("body\x00\xff"))
+	r.Header = http.Header{
+		"X-Twice": {"1", "2"}, "Connection": {"keep-alive, X-Private", "X-Other"}, "X-Private": {"1"}, "X-Other": {"1"}, "Keep-Alive": {"5"}, "Te": {"trailers"},
+		"Upgrade": {"h2c"}, "Proxy-Authorization": {"secret"}, "Transfer-Encoding": {"chunked"}, "Trailer": {"X"}, "Authorization": {"Bearer x"},
+	}
+	res := f.serve(r)
+	if diff := cmp.Diff(&function.Target{App: "a", Object: "B", Parameters: json.RawMessage("{}")}, f.target); diff != "" || f.endpoint != "e" {
+		t.Errorf("endpoint %s of (-want +got):\n%s", f.endpoint, diff)
+	}
+	got := *f.request
+	headers := make(map[string]string)
+	for _, kv := range got.Headers {
+		headers[kv[0]] += kv[1]
+	}
+	got.Headers = nil
+	want := runner.Request{Method: "PATCH", Path: "/x/y z/", Query: "b=2&flag&a=1%3B2", Body: []byte("body\x00\xff")}
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("request (-want +got):\n%s", diff)
 	}
-	if got := string(f.target.Parameters); got != `{"n":1}` {
-		t.Errorf("parameters are %s", got)
+	if diff := cmp.Diff(map[string]string{"Host": "example.com", "X-Twice": "12", "Authorization": "Bearer x"}, headers); diff != "" {
+		t.Errorf("headers of the request (-want +got):\n%s", diff)
 	}
-	text, err := io.ReadAll(r.Body)
-	if err != nil || r.Code != 201 || string(text) != "made" {
-		t.Errorf("status %d, %q (%v)", r.Code, text, err)
+	wantHeader := http.Header{"Set-Cookie": {"a=1", "b=2"}, "Content-Type": {"text/plain"}, "Thaw-Instance": {"i-7"}, "Thaw-Boot": {"restored"}}
+	if diff := cmp.Diff(wantHeader, res.header); diff != "" {
+		t.Errorf("headers of the answer (-want +got):\n%s", diff)
 	}
-	wantHeader := http.Header{"X-A": {"1"}, "Thaw-Instance": {"i-1"}, "Thaw-Boot": {"none"}}
-	if diff := cmp.Diff(wantHeader, r.Header()); diff != "" {
-		t.Errorf("headers (-want +got):\n%s", diff)
+	if body := res.body; res.status != http.StatusTeapot || body != "short and stout" {
+		t.Errorf("answered %d, %q", res.status, body)
 	}
-}
-
-func TestAnAnswerThatIsNoneLeavesNothingInTheErrors(t *testing.T) {
-	f := &fake{res: &runner.Response{Status: 101, Headers: [][2]string{{"Content-Encoding", "gzip"}}, Body: []byte("x")}}
-	r, _ := serve(t, f, httptest.NewRequest(http.MethodGet, "/web/a/Obj/hook", nil))
-	if e := errorIn(t, r); e.Code != CodeResult {
-		t.Errorf("%+v, want %s", e, CodeResult)
-	}
-	if diff := cmp.Diff(http.Header{"Content-Type": {"application/json"}}, r.Header()); diff != "" {
-		t.Errorf("headers (-want +got):\n%s", diff)
+	// The shortest one.
+	f.serve(httptest.NewRequest(http.MethodGet, "/web/a/B/e", nil))
+	if f.request.Path != "/" || f.request.Query != "" || f.request.Method != "GET" || len(f.request.Body) != 0 {
+		t.Errorf("request %+v", f.request)
 	}
 }
 
-func TestTheClientTellsFailuresAsTheGatewayDoes(t *testing.T) {
-	f := &fake{value: "7"}
-	s := httptest.NewServer(NewHandler(f, Options{}))
-	defer s.Close()
-	c := NewClient(s.URL)
+func TestAStatusThatIsNoneIsTheAuthorsMistake(t *testing.T) {
+	for _, status := range []int{100, 101, 199, 600, 999} {
+		f := &fake{response: &runner.Response{Status: status, Headers: [][2]string{{"Content-Encoding", "gzip"}}}}
+		res := f.serve(httptest.NewRequest(http.MethodGet, "/web/a/B/e", nil))
+		if e := errorIn(t, res); e.Code != CodeResult || res.status != 500 || res.header.Get("Content-Encoding") != "" {
+			t.Errorf("status %d: answered %d, %+v, %v", status, res.status, e, res.header)
+		}
+	}
+}
+
+func TestOtherRoutes(t *testing.T) {
+	for _, tt := range []struct {
+		method, path, body string
+		status             int
+		want               string
+	}{
+		{"GET", "/v1/instances", "", 200, `"id":"i-7","pid":4711,"boot":"cold"`},
+		{"GET", "/v1/health", "", 200, `{"status":"ok","started":"`},
+		{"GET", "/metrics", "", 200, "a_metric 1\n"},
+		{
+			"POST", "/v1/freeze", `{"app": "a", "object": "B", "parameters": {"n": 1}}`, 200,
+			`{"snapshot":"fn.a.B","template":"template.t","bytes":8192,"new_bytes":4096,"took_seconds":2,"template_seconds":1,` +
+				`"stopped_seconds":0.03,"writing_seconds":0.02,"generators":["app.rng (random.Random)"]}`,
+		},
+		{"POST", "/v1/freeze", `{`, 400, string(CodeRequest)},
+		{"GET", "/v1/apps/a/B/m", "", 404, "calls are POST"},
+		{"POST", "/v1/apps/a", "", 404, "calls are POST"},
+		{"POST", "/v1/apps/a/B/m/more", "", 404, "calls are POST"},
+		{"DELETE", "/", "", 404, "there is no DELETE /"},
+	} {
+		f := &fake{}
+		res := f.serve(httptest.NewRequest(tt.method, tt.path, strings.NewReader(tt.body)))
+		if got := res.body; res.status != tt.status || !strings.Contains(got, tt.want) {
+			t.Errorf("%s %s: answered %d, %s, want %d, %s", tt.method, tt.path, res.status, got, tt.status, tt.want)
+		}
+	}
+	f := &fake{err: function.ErrNoSnapshots}
+	res := f.serve(httptest.NewRequest(http.MethodPost, "/v1/freeze", strings.NewReader("{}")))
+	if e := errorIn(t, res); res.status != http.StatusConflict || e.Code != CodeSnapshot {
+		t.Errorf("an object without snapshots: %d, %+v", res.status, e)
+	}
+}
+
+func TestAClientUnderstandsTheHandler(t *testing.T) {
+	f := &fake{}
+	path := filepath.Join(t.TempDir(), "s")
+	unix, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: NewHandler(f, Options{}), ReadHeaderTimeout: time.Minute}
+	ended := make(chan error)
+	go func() { ended <- server.Serve(unix) }()
+	t.Cleanup(func() {
+		server.Close()
+		<-ended
+	})
+	tcp := httptest.NewServer(NewHandler(f, Options{}))
+	t.Cleanup(tcp.Close)
+	for _, at := range []string{path, tcp.URL, tcp.URL + "/"} {
+		f.err = nil
+		c := NewClient(at)
+		a, err := c.Call(t.Context(), "a/b", "B", "m", json.RawMessage("[1]"), json.RawMessage(`{"n": "ä&"}`))
+		if err != nil || a.Instance != "i-7" || !bytes.Equal(a.Value, []byte(`{"a<b":[1]}`)) {
+			t.Errorf("%s: %+v, %v", at, a, err)
+		}
+		want := &function.Target{App: "a/b", Object: "B", Parameters: json.RawMessage(`{"n": "ä&"}`)}
+		if diff := cmp.Diff(want, f.target); diff != "" || string(f.call.Args) != "[1]" {
+			t.Errorf("%s: target (-want +got):\n%s", at, diff)
+		}
+		if h, err := c.Health(t.Context()); err != nil || h.Status != "ok" || h.Instances != 1 {
+			t.Errorf("%s: health %+v, %v", at, h, err)
+		}
+		if l, err := c.Instances(t.Context()); err != nil || len(l.Instances) != 1 || l.Instances[0].PID != 4711 {
+			t.Errorf("%s: instances %+v, %v", at, l, err)
+		}
+		if z, err := c.Freeze(t.Context(), &FreezeRequest{App: "a", Object: "B"}); err != nil || z.Snapshot != "fn.a.B" {
+			t.Errorf("%s: frozen %+v, %v", at, z, err)
+		}
+		f.err = fmt.Errorf("app x: %w", function.ErrNotDeployed)
+		var told *Error
+		if _, err := c.Call(t.Context(), "a", "f", "", nil, nil); !errors.As(err, &told) || told.Code != CodeNotDeployed || f.call.Method != "f" {
+			t.Errorf("%s: a failure came as %v", at, err)
+		}
+		c.Close()
+	}
+
+	// What is no gateway, or is not there.
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "who are you", http.StatusForbidden) }))
+	t.Cleanup(other.Close)
+	c := NewClient(other.URL)
 	defer c.Close()
-	a, err := c.Call(t.Context(), "a/b", "Obj", "m", json.RawMessage("[1]"), json.RawMessage(`{"n":"&"}`))
-	if err != nil || string(a.Value) != "7" || a.Boot != function.BootCold {
-		t.Errorf("%+v, %v", a, err)
+	if _, err := c.Health(t.Context()); err == nil || !strings.Contains(err.Error(), "403 Forbidden") || !strings.Contains(err.Error(), "who are you") {
+		t.Errorf("another server: %v", err)
 	}
-	if f.target.App != "a/b" || string(f.target.Parameters) != `{"n":"&"}` {
-		t.Errorf("asked for %+v", f.target)
-	}
-	f.err = function.ErrNotDeployed
-	var e *Error
-	if _, err := c.Call(t.Context(), "a", "f", "", nil, nil); !errors.As(err, &e) || e.Code != CodeNotDeployed {
-		t.Errorf("%v, want %s", err, CodeNotDeployed)
-	}
-	if _, err := c.Freeze(t.Context(), &FreezeRequest{App: "a", Object: "f"}); !errors.As(err, &e) || e.Code != CodeNotDeployed {
-		t.Errorf("%v, want %s", err, CodeNotDeployed)
-	}
-	if h, err := c.Health(t.Context()); err != nil || h.Status != "ok" {
-		t.Errorf("%+v, %v", h, err)
-	}
-	if l, err := c.Instances(t.Context()); err != nil || l.Instances == nil {
-		t.Errorf("%+v, %v, want an empty list and not null", l, err)
-	}
-}
-
-func TestAServerThatIsNotThereIsUnavailable(t *testing.T) {
-	c := NewClient(filepath.Join(t.TempDir(), "none.sock"))
+	c = NewClient(path + "x")
 	defer c.Close()
-	if _, err := c.Health(t.Context()); !errors.Is(err, ErrUnavailable) || strings.Contains(err.Error(), "http://") {
-		t.Errorf("%v, want %v, and no URL", err, ErrUnavailable)
+	if _, err := c.Health(t.Context()); err == nil || !strings.Contains(err.Error(), path+"x") {
+		t.Errorf("no server: %v", err)
 	}
 }

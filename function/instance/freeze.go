@@ -10,7 +10,7 @@ import (
 
 	"thaw/checkpoint"
 	"thaw/control"
-	"thaw/function/cpu"
+	"thaw/cpu"
 	"thaw/function/rootfs"
 	"thaw/pagestore"
 	"thaw/snapshot"

@@ -36,6 +36,7 @@ type Instance struct {
 	container *checkpoint.Container
 	from      *pagestore.Name // what it was restored from
 	session   string          // thawd's, of the restore; empty if there was none
+	marks     *marks          // of a restore that is recorded
 	timings   Timings
 	warnings  []string
 

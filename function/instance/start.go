@@ -55,13 +55,16 @@ func (h *Host) Restore(ctx context.Context, spec Spec, name pagestore.Name) (*In
 		return nil, fmt.Errorf("restore %s: %w", name, err)
 	}
 	if h.options.Thawd == nil {
-		return nil, fmt.Errorf("restore %s: %w", name, errNoThawd)
+		return nil, fmt.Errorf("restore %s: %w", name, ErrNoThawd)
 	}
 	// thawd reads ahead from the moment it knows, so it is told first.
 	var pending *snapshot.Pending
 	var g errgroup.Group
 	g.Go(func() (err error) {
 		pending, err = snapshot.Begin(ctx, h.options.Thawd, h.sessionRequest(name, spec.Root))
+		if errors.Is(err, control.CodeUnavailable) {
+			err = fmt.Errorf("%w: %w", ErrNoThawd, err)
+		}
 		i.timings.Session = time.Since(begin)
 		return err
 	})
@@ -86,8 +89,8 @@ func (h *Host) Restore(ctx context.Context, spec Spec, name pagestore.Name) (*In
 	return i, nil
 }
 
-// errNoThawd is returned where a restore is asked for and there is nobody who would bring the memory.
-var errNoThawd = errors.New("the host has no thawd")
+// ErrNoThawd is returned by [Host.Restore] if there is nobody who would bring the memory: it says nothing of the snapshot.
+var ErrNoThawd = errors.New("there is no thawd")
 
 // layers opens the layers of a snapshot, and those below.
 func (s *Spec) layers(h *Host, name pagestore.Name) ([]*rootfs.Layer, error) {
@@ -129,6 +132,7 @@ func (i *Instance) restore(ctx context.Context, pending *snapshot.Pending) error
 	err := g.Wait()
 	if thawed != nil {
 		i.container, i.session, i.warnings = thawed.Container, thawed.Session.ID, thawed.Warnings
+		i.marks = newMarks(s.host.options.Thawd, thawed.Session)
 	}
 	if err != nil {
 		return err

@@ -141,6 +141,7 @@ func (i *Instance) Call(ctx context.Context, c *runner.Call) (*runner.Result, er
 	if err := i.need("call", StateServing); err != nil {
 		return nil, err
 	}
+	defer i.marks.call()()
 	r, err := i.shell.client.Call(ctx, c)
 	return r, i.runnerError(err)
 }
@@ -150,6 +151,7 @@ func (i *Instance) HTTP(ctx context.Context, endpoint string, r *runner.Request)
 	if err := i.need("call", StateServing); err != nil {
 		return nil, err
 	}
+	defer i.marks.call()()
 	resp, err := i.shell.client.HTTP(ctx, endpoint, r)
 	return resp, i.runnerError(err)
 }
@@ -161,6 +163,7 @@ func (i *Instance) Stop(ctx context.Context) error {
 		return err
 	}
 	i.move(StateStopped)
+	i.marks.end()
 	err := i.shell.client.Stop(ctx)
 	if err == nil {
 		// It closes its output when it ends.

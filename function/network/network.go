@@ -17,7 +17,7 @@ var (
 	// ErrBusy is returned by [Open] if the folder belongs to a network that is open.
 	ErrBusy = errors.New("network is in use by another process")
 	// ErrBridgeTaken is returned by [Open] if there is an interface of the bridge's name that is not this network's.
-	ErrBridgeTaken = errors.New("interface exists and is not ours")
+	ErrBridgeTaken = errors.New("there is an interface of this name, which another one has made")
 	// ErrNoBridge is returned by [Namespace.Attach] in a network without a bridge.
 	ErrNoBridge = errors.New("network has no bridge")
 	// ErrNoAddress is returned by [Namespace.Attach] if all addresses of the subnet are in use.

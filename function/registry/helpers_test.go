@@ -17,7 +17,7 @@ import (
 	"testing/fstest"
 	"time"
 
-	"thaw/function/cpu"
+	"thaw/cpu"
 	"thaw/function/version"
 	"thaw/internal/durable"
 	"thaw/internal/testenv"

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"thaw/function/cpu"
+	"thaw/cpu"
 	"thaw/function/version"
 )
 

@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"thaw/function/cpu"
+	"thaw/cpu"
 	"thaw/function/version"
 )
 

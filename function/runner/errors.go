@@ -68,7 +68,7 @@ type EndedError struct {
 
 // Error returns all in one line.
 func (e *EndedError) Error() string {
-	text := "the runner has ended"
+	text := "the process has ended"
 	if e.Err != nil {
 		text += fmt.Sprintf(" (%v)", e.Err)
 	}

@@ -141,6 +141,6 @@ func (d *differ) cpu(from, to *Version) {
 		}
 	}
 	if from.CPU.Masked != to.CPU.Masked {
-		d.add("%s", map[bool]string{true: "masked", false: "no longer masked"}[to.CPU.Masked])
+		d.add("%s", map[bool]string{true: "libraries are told to use no other features", false: "libraries are no longer told what to use"}[to.CPU.Masked])
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"thaw/function/cpu"
+	"thaw/cpu"
 )
 
 // File is a file of an app.

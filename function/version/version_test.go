@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"thaw/function/cpu"
+	"thaw/cpu"
 	"thaw/internal/testenv"
 )
 
@@ -127,7 +127,7 @@ var changes = []struct {
 	{"a feature of the CPU more", func(c *Content) { c.CPU.Features = c.CPU.Features.Plus(cpu.New("aes")) }, []string{"cpu: with aes"}},
 	{"a feature of the CPU less", func(c *Content) { c.CPU.Features = c.CPU.Features.Minus(cpu.New("bmi2")) }, []string{"cpu: without bmi2"}},
 	{"many features of the CPU less", func(c *Content) { c.CPU.Features, _ = cpu.Level("x86-64-v2") }, []string{"cpu: x86-64-v3 is now x86-64-v2"}},
-	{"no mask", func(c *Content) { c.CPU.Masked = false }, []string{"cpu: no longer masked"}},
+	{"no mask", func(c *Content) { c.CPU.Masked = false }, []string{"cpu: libraries are no longer told what to use"}},
 }
 
 func TestAnyChangeMakesAnotherKeyAndIsTold(t *testing.T) {

@@ -38,6 +38,10 @@ DECLARATIONS = {
         "@app.cls()\nclass Thing:\n    def __init__(self, size): pass\n" + CALL,
         "Declare parameters in the class body",
     ),
+    "a constructor that takes a parameter, too": (
+        "@app.cls()\nclass Thing:\n    size: int = thaw.parameter(default=1)\n    def __init__(self, size=2): self.size = size\n" + CALL,
+        "Thing.__init__ takes size, and nobody gives it",
+    ),
     "a class without methods": ("@app.cls()\nclass Thing:\n    pass\n", "Thing has nothing to call"),
     "a method that yields": ("@app.cls()\nclass Thing:\n    @thaw.method()\n    def call(self): yield 1\n", "a call has one result"),
     "a web endpoint with two arguments": (

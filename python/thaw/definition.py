@@ -214,8 +214,15 @@ def _check_constructor(cls: type) -> None:
     constructor = inspect.getattr_static(cls, "__init__")
     if constructor is object.__init__:
         return
+    signature = inspect.signature(constructor)
+    # A default of __init__ would win over the parameter without a word.
+    both = [name for name in parameters.parameters(cls) if name in signature.parameters]
+    if both:
+        raise InvalidError(
+            f"{cls.__name__}.__init__ takes {both[0]}, and nobody gives it: the parameter {both[0]} is set before __init__ runs. Use self.{both[0]} there"
+        )
     try:
-        inspect.signature(constructor).bind(object())
+        signature.bind(object())
     except TypeError:
         raise InvalidError(
             f"{cls.__name__}.__init__ needs arguments, and there is nobody to give them. Declare parameters in the class body, "

@@ -42,10 +42,11 @@ def run(what: str, arguments: str | None, parameters: list[str]) -> str:
     try:
         definition = find_object(find_app(import_file(file)), name)
         method = _method(definition, method)
+        web = definition.methods[method].kind == "web"
+        given = _arguments(arguments, web)
         life.construct(definition, _parameters(definition, parameters))
         life.boot(Boot(generation=os.urandom(16).hex()))
-        web = definition.methods[method].kind == "web"
-        call = life.bind(method, "web" if web else "method", *_arguments(arguments, web))
+        call = life.bind(method, "web" if web else "method", *given)
         try:
             result = life.drive(call())
             return _body(result) if web else to_json(result)
@@ -106,12 +107,12 @@ def _arguments(text: str | None, web: bool) -> tuple[list[Any], dict[str, Any]]:
     try:
         value = json.loads(text)
     except ValueError as err:
-        raise ArgumentError(f"--json is not JSON: {err}") from None
+        raise ArgumentError(f"the arguments are not JSON: {err}") from None
     if isinstance(value, dict):
         return [], value
     if isinstance(value, list):
         return value, {}
-    raise ArgumentError(f"--json is {text}: write an object of arguments by name, or a list of them")
+    raise ArgumentError(f"the arguments are {text}: write an object of arguments by name, or a list of them")
 
 
 def _body(result: object) -> str:

@@ -16,7 +16,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from . import fresh, gpu, network, tracebacks
+from . import fresh, gpu, heap, network, tracebacks
 from .boot import Boot
 from .conversation import Conversation
 from .errors import ProtocolError
@@ -90,6 +90,7 @@ class Runner:
         # Not before: a template is in no author's folder when it is frozen, and every author's is another one.
         if os.path.isdir(os.path.dirname(file)):
             os.chdir(os.path.dirname(file))
+        heap.place_apart()
         seconds = self._life.load(
             file, _field(command, "object", str), _field(command, "parameters", dict, optional=True)
         )
@@ -109,6 +110,7 @@ class Runner:
             frozen_at=_field(command, "frozen_at", (int, float), optional=True),
             env=_environment(command),
         )
+        heap.place_together()
         seconds = self._life.boot(
             start,
             hostname=_field(command, "hostname", str, optional=True),

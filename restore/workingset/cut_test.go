@@ -108,7 +108,7 @@ func TestPlansOfRandomSetsAgreeWithTheirClasses(t *testing.T) {
 		for j, c := range classes {
 			want[c] = append(want[c], s.Image()[j].Page)
 		}
-		// The gaps are in the plan once: among the musts if both neighbours are.
+		// The gaps are in the plan once: among the musts if both neighbors are.
 		inGap := make(map[uint64]bool)
 		for _, gap := range p.near(s.Image(), classes) {
 			for page := gap.Page; page < gap.end(); page++ {

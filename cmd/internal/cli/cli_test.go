@@ -19,6 +19,7 @@ import (
 
 	"thaw/checkpoint"
 	"thaw/control"
+	"thaw/function/gateway"
 	"thaw/function/registry"
 	"thaw/internal/testenv"
 	"thaw/pagestore"
@@ -58,6 +59,7 @@ func TestErrorsHaveTheirExitCodes(t *testing.T) {
 		{&control.Error{Code: control.CodeUnavailable}, Missing},
 		{&control.Error{Code: control.CodeSnapshotNotFound}, NotFound},
 		{&control.Error{Code: control.CodeInternal}, Failure},
+		{gateway.ErrUnavailable, Missing},
 		{registry.ErrNotFound, NotFound},
 		{registry.ErrNotRegistry, NotFound},
 		{registry.ErrNotEmpty, Busy},

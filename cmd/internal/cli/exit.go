@@ -127,7 +127,8 @@ var causes = []struct {
 	{rootfs.ErrCorrupt, Corrupt, "the image, or the layer of a snapshot, is not what it says it is: copy it anew, or freeze again"},
 	{instance.ErrBusy, Busy, "another function server uses this folder: --state names another one"},
 	{network.ErrBusy, Busy, "another function server runs here: --api names another socket"},
-	{network.ErrBridgeTaken, Busy, "--bridge names another bridge, or none"},
+	{network.ErrBridgeTaken, Busy, "another function server may have made it: --bridge and --subnet name others; an empty --bridge is none"},
+	{gateway.ErrUnavailable, Missing, "start one (thaw serve), or name its socket with --api or THAW_API"},
 
 	{snapshot.ErrCRIUTooOld, Missing, criuHint},
 	{snapshot.ErrNotRecorded, Missing, "thawd records with eBPF: thaw doctor says what works here, and what has to be granted"},
@@ -151,7 +152,6 @@ var causes = []struct {
 	{control.ErrNotSocket, Busy, "choose another --socket, or move the file away"},
 	{control.ErrSocketName, Usage, "choose a shorter --socket"},
 	{control.CodeUnavailable, Missing, ""},
-	{gateway.ErrUnavailable, Missing, "thaw serve starts it; --api and THAW_API name another socket, or an http URL"},
 	{control.CodeSnapshotNotFound, NotFound, "thaw snapshot ls lists the snapshots; does thawd use the same store?"},
 	{control.CodeNotFound, NotFound, ""},
 	{control.CodeInvalid, Usage, ""},
