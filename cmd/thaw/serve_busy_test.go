@@ -64,7 +64,7 @@ func TestHandlersForkAndUseThreadsAndAreKilled(t *testing.T) {
 			}
 		}
 		g.Wait()
-		if r.code != int(cli.Failure) || !strings.Contains(r.stderr, "the runner has ended") {
+		if r.code != int(cli.Failure) || !strings.Contains(r.stderr, "the process has ended") {
 			t.Errorf("the call: exit code %d: %s", r.code, r.stderr)
 		}
 		expectBoot(t, f.ask(t, "busy/Busy.ping"), function.BootRestored)

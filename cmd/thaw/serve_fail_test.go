@@ -81,7 +81,7 @@ func TestMistakesOfAuthorsAndCallersAreTold(t *testing.T) {
 	}
 
 	t.Run("an instance that ends itself, or takes too much memory, fails its call alone", func(t *testing.T) {
-		for method, want := range map[string]string{"dies": "the runner has ended", "eats": "out of memory (limit: 64 MiB)"} {
+		for method, want := range map[string]string{"dies": "the process has ended", "eats": "out of memory (limit: 64 MiB)"} {
 			r := call("fail/Mistakes."+method, "[]", with...)
 			if r.code != int(cli.Failure) || !strings.Contains(r.stderr, want) {
 				t.Errorf("%s: exit code %d: %s", method, r.code, r.stderr)

@@ -189,11 +189,11 @@ func TestFailuresAreToldAsWhatTheyAre(t *testing.T) {
 		{"no container", &function.BootError{Target: "a/B", Err: errors.New("no runc")}, 502, Error{Code: CodeStart, Message: "start a/B: no runc"}},
 		{
 			"a runner that ends at its start", &function.BootError{Target: "a/B", Err: &runner.EndedError{}}, 502,
-			Error{Code: CodeStart, Message: "start a/B: the runner has ended, and its log is empty"},
+			Error{Code: CodeStart, Message: "start a/B: the process has ended, and its log is empty"},
 		},
 		{
 			"a runner that ends in the call", fmt.Errorf("call: %w", &runner.EndedError{Log: []string{"bye"}}), 502,
-			Error{Code: CodeEnded, Message: "call: the runner has ended, the end of its log: bye"},
+			Error{Code: CodeEnded, Message: "call: the process has ended, the end of its log: bye"},
 		},
 		{"no memory", instance.ErrOutOfMemory, 502, Error{Code: CodeEnded, Message: "out of memory"}},
 		{"not deployed", fmt.Errorf("app x: %w", function.ErrNotDeployed), 404, Error{Code: CodeNotDeployed, Message: "app x: not deployed"}},
