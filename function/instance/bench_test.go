@@ -74,7 +74,7 @@ func (f *fixture) bareRestore(b *testing.B, spec Spec, name pagestore.Name) time
 	if err != nil {
 		b.Fatal(err)
 	}
-	s, err := f.newShell(&spec, layers)
+	s, err := f.newShell(&spec, layers, false)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -35,7 +35,8 @@ type shell struct {
 }
 
 // newShell makes a shell, with the layers of a snapshot below it. On an error nothing of it is left.
-func (h *Host) newShell(spec *Spec, layers []*rootfs.Layer) (_ *shell, err error) {
+// If it is attached it has its network from the start.
+func (h *Host) newShell(spec *Spec, layers []*rootfs.Layer, attached bool) (_ *shell, err error) {
 	if err := spec.check(); err != nil {
 		return nil, err
 	}
@@ -55,7 +56,11 @@ func (h *Host) newShell(spec *Spec, layers []*rootfs.Layer) (_ *shell, err error
 	// A namespace takes the kernel as long as all the rest.
 	var g errgroup.Group
 	g.Go(func() (err error) {
-		s.ns, err = h.network.New(s.id)
+		if attached {
+			s.ns, err = h.network.NewAttached(s.id)
+		} else {
+			s.ns, err = h.network.New(s.id)
+		}
 		return err
 	})
 	g.Go(func() (err error) {

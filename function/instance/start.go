@@ -18,7 +18,7 @@ import (
 // Start starts an instance cold and returns when the runner's process runs. On an error nothing of it is left.
 func (h *Host) Start(ctx context.Context, spec Spec) (*Instance, error) {
 	begin := time.Now()
-	s, err := h.newShell(&spec, nil)
+	s, err := h.newShell(&spec, nil, spec.Network && spec.Open)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func (h *Host) Restore(ctx context.Context, spec Spec, name pagestore.Name) (*In
 		return err
 	})
 	g.Go(func() (err error) {
-		i.shell, err = h.newShell(&spec, layers)
+		i.shell, err = h.newShell(&spec, layers, spec.Network && !spec.Detached)
 		i.timings.Shell = time.Since(begin)
 		return err
 	})

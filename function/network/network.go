@@ -42,6 +42,9 @@ type Options struct {
 	// forward packets (net.ipv4.ip_forward), which this package does not turn on.
 	Masquerade bool
 
+	// Spares is how many namespaces are attached ahead, for NewAttached. Default: none.
+	Spares int
+
 	// Nameservers are written into the resolv.conf of what is attached. Default: those of the host that a container can reach.
 	Nameservers []netip.Addr
 
@@ -69,6 +72,7 @@ type Network struct {
 	lock    *os.File
 	bridge  *bridge // nil if there is none
 	pool    *pool   // nil if there is no bridge
+	spares  spares
 
 	mu sync.Mutex
 	// protected by mu
@@ -112,6 +116,8 @@ func Open(o Options) (_ *Network, err error) {
 			return nil, errors.Join(fmt.Errorf("masquerade: %w", err), n.bridge.remove())
 		}
 	}
+	n.spares.want = o.Spares
+	n.spares.fill(n)
 	return n, nil
 }
 
@@ -163,6 +169,7 @@ func (n *Network) Bridge() string { return n.options.Bridge }
 // Close removes all namespaces that are still there, the bridge, and the folder. Whoever is in a namespace stays in it, without a
 // connection. Closing again does nothing.
 func (n *Network) Close() error {
+	n.spares.close()
 	n.mu.Lock()
 	if n.closed {
 		n.mu.Unlock()
