@@ -39,6 +39,9 @@ const (
 	question = `{"sentences": ["A sentence to embed."]}`
 )
 
+// calm is how long the kernel has for what the trial before has left: it takes processes, mounts and networks down behind their end.
+const calm = 500 * time.Millisecond
+
 // warmCalls are how many calls W is the median of, learning how many restores a snapshot may take until its working set has learned enough.
 const (
 	warmCalls = 5
@@ -238,6 +241,7 @@ func (b *bench) call(ctx context.Context, p *Place) ([]result.Observation, error
 
 // cache brings the page cache into a state.
 func (b *bench) cache(ctx context.Context, p *Place, c lab.Cache) error {
+	defer time.Sleep(calm)
 	if c == lab.Dropped {
 		clear(b.cached)
 		return lab.DropCaches()
