@@ -27,7 +27,7 @@ func (l *Lab) Warm(ctx context.Context) error {
 		for _, f := range l.frozen {
 			paths = append(paths, f.files...)
 		}
-		n, err := readAll(ctx, paths...)
+		n, err := ReadAll(ctx, paths...)
 		l.cached = err == nil
 		return result.Format(float64(n), "B"), err
 	})
@@ -52,12 +52,12 @@ func (l *Lab) ReadImages(ctx context.Context, f *Frozen) (took time.Duration, n 
 		return 0, 0, err
 	}
 	start := time.Now()
-	n, err = readAll(ctx, f.images)
+	n, err = ReadAll(ctx, f.images)
 	return time.Since(start), n, err
 }
 
-// readAll reads all files at or below the paths once, which brings them into the page cache, and returns their size in bytes.
-func readAll(ctx context.Context, paths ...string) (uint64, error) {
+// ReadAll reads all files at or below the paths once, which brings them into the page cache, and returns their size in bytes.
+func ReadAll(ctx context.Context, paths ...string) (uint64, error) {
 	var total uint64
 	buf := make([]byte, 1<<20)
 	for _, dir := range paths {

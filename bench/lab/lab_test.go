@@ -101,7 +101,7 @@ func TestAllFilesBelowAFolderAreReadAndFoldersThatAreNotThereAreFine(t *testing.
 	if err := os.Symlink("/proc/kmsg", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	n, err := readAll(t.Context(), dir, filepath.Join(dir, "none"))
+	n, err := ReadAll(t.Context(), dir, filepath.Join(dir, "none"))
 	if err != nil || n != 5010 {
 		t.Errorf("read %d bytes, %v; want 5010", n, err)
 	}
