@@ -94,7 +94,7 @@ func (a *app) restore(ctx context.Context, name string, r *restoreFlags) error {
 	if err := a.tellRestored(ctx, c, t, r); err != nil || r.detach {
 		return err
 	}
-	a.exit, err = waitFor(t.PID)
+	a.exit, err = waitFor(ctx, t.PID)
 	if t.Container != nil {
 		// It has ended; what runc keeps of it goes, also if we were told to end meanwhile.
 		err = errors.Join(err, t.Container.Delete(context.WithoutCancel(ctx)))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/signal"
@@ -19,14 +20,17 @@ func adoptOrphans() error {
 }
 
 // waitFor waits for a child to end, passes signals on to it, and returns the exit code that tells how it ended, in the
-// way of shells.
-func waitFor(pid int) (int, error) {
+// way of shells. ctx is the command's, which ends with the first signal: one that has come before we wait is passed on, too.
+func waitFor(ctx context.Context, pid int) (int, error) {
 	p, err := os.FindProcess(pid)
 	if err != nil {
 		return 0, err
 	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+	if ctx.Err() != nil {
+		_ = p.Signal(unix.SIGTERM)
+	}
 	passed := make(chan struct{})
 	go func() {
 		defer close(passed)

@@ -66,7 +66,8 @@ func Open(ctx context.Context, o HostOptions) (_ *Host, err error) {
 			return nil, fmt.Errorf("open host: %q is not an absolute path", path)
 		}
 	}
-	if o.Layers == "" {
+	ours := o.Layers == "" // a folder of somebody else's may have layers that are just being written
+	if ours {
 		o.Layers = filepath.Join(o.Dir, "layers")
 	}
 	if o.Logger == nil {
@@ -87,7 +88,11 @@ func Open(ctx context.Context, o HostOptions) (_ *Host, err error) {
 			err = errors.Join(err, h.lock.Close())
 		}
 	}()
-	if err := errors.Join(h.sweep(ctx), h.sweepLayers()); err != nil {
+	err = h.sweep(ctx)
+	if ours && err == nil {
+		err = h.sweepLayers()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("open host: remove what an earlier owner of %s has left: %w", o.Dir, err)
 	}
 	if h.network = o.Network; h.network == nil {
@@ -152,6 +157,9 @@ func (h *Host) sweepLayers() error {
 	if h.options.Store == nil {
 		return nil
 	}
+	if same, err := h.sameStore(); err != nil || !same {
+		return err
+	}
 	names, err := filepath.Glob(filepath.Join(h.options.Layers, "*", "*"))
 	if err != nil {
 		return err
@@ -169,6 +177,23 @@ func (h *Host) sweepLayers() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// sameStore reports whether the layers are those of the host's store, which it notes the first time: whoever names another store by mistake must
+// not lose what belongs to the snapshots of the first. The name of the file is none of a namespace.
+func (h *Host) sameStore() (bool, error) {
+	path, here := filepath.Join(h.options.Layers, ".store"), h.options.Store.Dir()
+	known, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return true, os.WriteFile(path, []byte(here), 0o600)
+	case err != nil:
+		return false, err
+	case string(known) != here:
+		h.options.Logger.Warn("layers of another store's snapshots stay", "layers", h.options.Layers, "their_store", string(known), "store", here)
+		return false, nil
+	}
+	return true, nil
 }
 
 // layerDir returns where the layer of a snapshot is.

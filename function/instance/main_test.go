@@ -118,4 +118,41 @@ func TestAHostRemovesWhatAKilledOneLeft(t *testing.T) {
 	if err := h.Close(); err != nil {
 		t.Error(err)
 	}
+
+	// With another store, nobody knows whether a snapshot needs a layer; nor with a folder that somebody else may have.
+	for what, change := range map[string]func(*HostOptions){
+		"another store":          func(o *HostOptions) { o.Store = anotherStore(t) },
+		"somebody else's layers": func(o *HostOptions) { o.Layers = filepath.Join(o.Dir, "layers") },
+	} {
+		if err := os.MkdirAll(orphan, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		other := o
+		change(&other)
+		h, err := Open(t.Context(), other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(orphan); err != nil {
+			t.Errorf("%s: the layer is gone: %v", what, err)
+		}
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// anotherStore returns an empty store.
+func anotherStore(t *testing.T) *pagestore.Store {
+	t.Helper()
+	store, err := pagestore.Create(filepath.Join(t.TempDir(), "store"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return store
 }
