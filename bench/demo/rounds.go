@@ -58,11 +58,6 @@ func (p *plan) run(ctx context.Context, l *lab.Lab, f *lab.Frozen, show *progres
 	total := p.rounds * len(p.modes) * len(lab.Caches())
 	for round := range p.rounds {
 		for _, cache := range lab.Caches() {
-			if cache == lab.Warm {
-				if err := l.Warm(ctx); err != nil {
-					return nil, err
-				}
-			}
 			first := round % len(p.modes)
 			for _, mode := range slices.Concat(p.modes[first:], p.modes[:first]) {
 				r, err := l.Measure(ctx, f, p.input, mode, cache)

@@ -42,6 +42,9 @@ const (
 // calm is how long the kernel has for what the trial before has left: it takes processes, mounts and networks down behind their end.
 const calm = 500 * time.Millisecond
 
+// enoughMemory is more than a boot of the embedder takes, its files included, in bytes.
+const enoughMemory = 2 << 30
+
 // warmCalls are how many calls W is the median of, learning how many restores a snapshot may take until its working set has learned enough.
 const (
 	warmCalls = 5
@@ -109,7 +112,6 @@ type bench struct {
 	frozen *Place // whose instances are restored
 	cold   *Place // whose instances are not
 	bare   *bare
-	cached map[*Place]bool // whether the last call has found all files in memory
 }
 
 func prepare(ctx context.Context, env *scenario.Env) (_ *scenario.Plan, err error) {
@@ -124,7 +126,7 @@ func prepare(ctx context.Context, env *scenario.Env) (_ *scenario.Plan, err erro
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{env: env, cached: make(map[*Place]bool)}
+	b := &bench{env: env}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.close())
@@ -235,25 +237,26 @@ func (b *bench) call(ctx context.Context, p *Place) ([]result.Observation, error
 		w = append(w, again.Took*1e9)
 	}
 	slices.Sort(w)
-	b.cached[p] = true
 	return []result.Observation{one(firstResponse, a.Took*1e9), one(warmCall, w[len(w)/2])}, p.Empty(ctx)
 }
 
-// cache brings the page cache into a state.
+// cache brings page cache and free memory into a state.
 func (b *bench) cache(ctx context.Context, p *Place, c lab.Cache) error {
-	defer time.Sleep(calm)
+	if err := b.files(ctx, p, c); err != nil {
+		return err
+	}
+	time.Sleep(calm)
+	return lab.OwnMemory(enoughMemory)
+}
+
+func (b *bench) files(ctx context.Context, p *Place, c lab.Cache) error {
 	if c == lab.Dropped {
-		clear(b.cached)
 		return lab.DropCaches()
 	}
-	if !b.cached[p] {
-		// A call reads what it needs. A snapshot that is not in memory as a whole is restored in another way.
-		if _, err := lab.ReadAll(ctx, p.store()); err != nil {
-			return err
-		}
-		if _, err := b.call(ctx, p); err != nil {
-			return err
-		}
+	// Before each trial, for no kernel promises to keep a file in memory.
+	paths := append(p.parts.Files(), p.store(), p.state(), filepath.Join(p.parts.Rootfs, "usr"))
+	if _, err := lab.ReadAll(ctx, paths...); err != nil {
+		return err
 	}
 	// What others have written must not be in the disk's queue before us.
 	unix.Sync()

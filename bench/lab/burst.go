@@ -28,11 +28,6 @@ func (l *Lab) Burst(ctx context.Context, frozen []*Frozen, name Mode, cache Cach
 	if m == nil || name == Floor {
 		return b, fmt.Errorf("mode %q was not prepared, or is none for bursts", name)
 	}
-	if cache == Warm && !l.cached {
-		if err := l.Warm(ctx); err != nil {
-			return b, err
-		}
-	}
 	var all crowd
 	defer func() { err = errors.Join(err, all.close()) }()
 	for _, f := range frozen {
@@ -45,7 +40,7 @@ func (l *Lab) Burst(ctx context.Context, frozen []*Frozen, name Mode, cache Cach
 			return b, err
 		}
 	}
-	read, err := l.begin(cache)
+	read, err := l.begin(ctx, name, cache, frozen...)
 	if err != nil {
 		return b, err
 	}

@@ -12,25 +12,26 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"thaw/bench/result"
 )
 
-// Warm reads everything that any prepared mode reads into the page cache: images, packs, the tools, and the files that the
-// frozen processes have mapped, or all programs of the root file system if there are cold starts.
-func (l *Lab) Warm(ctx context.Context) error {
-	return l.step("read all files into the page cache", func() (string, error) {
-		paths := []string{filepath.Join(l.work, "images"), l.store(), filepath.Dir(l.config.CRIU)}
-		if l.modes[Cold] != nil {
-			paths = append(paths, filepath.Join(l.config.Rootfs, "usr"))
+// read reads into the page cache everything that a start of these containers in the mode reads: their images, the store, the tools, and the
+// files that the frozen processes have mapped, or all programs of the root file system for a cold start. It is done before each
+// start, for no kernel promises to keep a file in memory, and some give up what has not been used for a minute: one page of a library that
+// is missing then costs as much as the whole of what is measured.
+func (l *Lab) read(ctx context.Context, frozen []*Frozen, mode Mode) error {
+	paths := append(l.config.Files(), l.store())
+	if mode == Cold {
+		paths = append(paths, filepath.Join(l.config.Rootfs, "usr"))
+	}
+	seen := make(map[*Frozen]bool)
+	for _, f := range frozen {
+		if !seen[f] {
+			seen[f] = true
+			paths = append(append(paths, f.images), f.files...)
 		}
-		for _, f := range l.frozen {
-			paths = append(paths, f.files...)
-		}
-		n, err := ReadAll(ctx, paths...)
-		l.cached = err == nil
-		return result.Format(float64(n), "B"), err
-	})
+	}
+	_, err := ReadAll(ctx, paths...)
+	return err
 }
 
 // DropCaches empties the page cache, and the caches of names and inodes with it.
@@ -47,7 +48,6 @@ func DropCaches() error {
 // simplest program does. It returns how long that took and how many bytes it was: what the disk needs, if not for all
 // of the memory then for as much of it as a first response touches.
 func (l *Lab) ReadImages(ctx context.Context, f *Frozen) (took time.Duration, n uint64, err error) {
-	l.cached = false
 	if err := DropCaches(); err != nil {
 		return 0, 0, err
 	}

@@ -37,7 +37,6 @@ type Lab struct {
 	frozen []*Frozen
 	modes  map[Mode]mode
 	thawds []*thawd
-	cached bool // the files that runs read are in the page cache
 }
 
 // New prepares a lab, and removes what a lab that was killed has left in the same folder. The caller closes it.

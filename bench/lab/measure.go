@@ -53,11 +53,6 @@ func (l *Lab) Measure(ctx context.Context, f *Frozen, input Input, name Mode, ca
 	if m == nil {
 		return r, fmt.Errorf("mode %q was not prepared", name)
 	}
-	if cache == Warm && !l.cached {
-		if err := l.Warm(ctx); err != nil {
-			return r, err
-		}
-	}
 	return l.measure(ctx, f, m, r)
 }
 
@@ -72,7 +67,7 @@ func (l *Lab) measure(ctx context.Context, f *Frozen, m mode, r Run) (_ Run, err
 			return r, err
 		}
 	}
-	read, err := l.begin(r.Cache)
+	read, err := l.begin(ctx, r.Mode, r.Cache, f)
 	if err != nil {
 		return r, err
 	}
@@ -98,13 +93,24 @@ func (l *Lab) measure(ctx context.Context, f *Frozen, m mode, r Run) (_ Run, err
 	return r, t.warmCalls(ctx, &r)
 }
 
-// begin brings the page cache into its state, and returns how many bytes the machine has read from its disks by then.
-func (l *Lab) begin(cache Cache) (uint64, error) {
+// begin brings page cache and free memory into their state for a start of these containers, and returns how many bytes the machine has
+// read from its disks by then.
+func (l *Lab) begin(ctx context.Context, mode Mode, cache Cache, frozen ...*Frozen) (uint64, error) {
+	var images uint64
+	for _, f := range frozen {
+		images += f.Snapshot.ImageBytes
+	}
+	need := images + restoreMemory
 	if cache == Dropped {
-		l.cached = false
+		need += images // as files, and as memory of processes
 		if err := DropCaches(); err != nil {
 			return 0, err
 		}
+	} else if err := l.read(ctx, frozen, mode); err != nil {
+		return 0, err
+	}
+	if err := OwnMemory(need); err != nil {
+		return 0, err
 	}
 	return bytesRead()
 }

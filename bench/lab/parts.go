@@ -63,6 +63,12 @@ func FindParts(criu string) (Parts, error) {
 	return p, err
 }
 
+// Files returns the files and folders of the programs that a restore runs, with the libraries of a CRIU that brings its own.
+func (p *Parts) Files() []string {
+	folder := filepath.Dir(p.CRIU)
+	return []string{p.CRIU, filepath.Join(filepath.Dir(folder), "criu"), p.Runc, p.Thaw, p.Thawd}
+}
+
 // program returns where a program of ours lies: beside the running one, else in bin.
 func program(name string) string {
 	if self, err := os.Executable(); err == nil {
