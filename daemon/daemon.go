@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"thaw/control"
+	"thaw/internal/perfswitch"
 	"thaw/restore"
 	"thaw/restore/criu"
 )
@@ -67,6 +68,11 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	defer server.Close()
 	d.server = server
+	if event, err := perfswitch.Hold(); err == nil {
+		defer event.Close()
+	} else {
+		d.opts.Logger.Debug("each restore will wait some milliseconds for its breakpoint", "err", err)
+	}
 	d.mu.Lock()
 	d.running = ctx
 	d.mu.Unlock()

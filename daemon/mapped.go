@@ -111,7 +111,6 @@ type fileRun struct {
 	restore.Extent
 	file   int // position in FilePlan.Files
 	offset int64
-	cached bool
 }
 
 // runs returns the runs of at least minMapped pages that lie in the ranges and in packs that the processes will see.
@@ -150,10 +149,9 @@ func (p *filePlanner) stored(out []fileRun, e restore.Extent) ([]fileRun, error)
 			if file := p.file(s.File, s.Size); file >= 0 {
 				run := e
 				run.Pages = uint64(s.Pages)
-				cached := s.Cached*100 >= s.Pages*cachedShare
 				// Few pages of a run that is on the disk are there sooner if they are copied: the working set has them in one piece.
-				if cached || !p.needs.sparse(run) {
-					out = p.needs.appendRead(out, fileRun{run, file, s.Offset, cached})
+				if !p.needs.sparse(run) || p.cached(run) {
+					out = p.needs.appendRead(out, fileRun{run, file, s.Offset})
 				}
 			}
 		}
@@ -255,6 +253,11 @@ func realPath(path string) (string, error) {
 	return filepath.EvalSymlinks(path)
 }
 
+// cached reports whether a run is in memory, but for so little that it can be checked before the restore.
+func (p *filePlanner) cached(e restore.Extent) bool {
+	return uint64(p.image.StoredCached(e.Image, int(e.Pages)))*100 >= e.Pages*cachedShare
+}
+
 // intact says of each run whether its content is known to be what was stored, and checks the runs that are in memory.
 func (p *filePlanner) intact(runs []fileRun) []bool {
 	out := make([]bool, len(runs))
@@ -263,7 +266,7 @@ func (p *filePlanner) intact(runs []fileRun) []bool {
 	for i, r := range runs {
 		if ready(p.image, r.Extent) {
 			out[i] = true
-		} else if r.cached {
+		} else if p.cached(r.Extent) {
 			g.Go(func() error {
 				out[i] = check(p.image, r.Extent)
 				return nil

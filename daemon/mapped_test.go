@@ -172,9 +172,9 @@ func TestASnapshotWithoutAListIsCopied(t *testing.T) {
 }
 
 func TestMemoryThatIsWrittenToIsNotMapped(t *testing.T) {
-	run := fileRun{Extent: restore.Extent{Addr: base, Pages: 1000, Image: 100}, file: 3, offset: 5 << 20, cached: true}
+	run := fileRun{Extent: restore.Extent{Addr: base, Pages: 1000, Image: 100}, file: 3, offset: 5 << 20}
 	part := func(skip, n uint64) fileRun {
-		return fileRun{restore.Extent{Addr: base + skip*restore.PageSize, Pages: n, Image: 100 + skip}, 3, 5<<20 + int64(skip)*restore.PageSize, true}
+		return fileRun{restore.Extent{Addr: base + skip*restore.PageSize, Pages: n, Image: 100 + skip}, 3, 5<<20 + int64(skip)*restore.PageSize}
 	}
 	for _, tc := range []struct {
 		name    string

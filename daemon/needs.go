@@ -1,6 +1,10 @@
 package daemon
 
-import "thaw/restore"
+import (
+	"math/bits"
+
+	"thaw/restore"
+)
 
 // maxFilePages bounds what is looked at of one file, and of all files of a process together: 4 GiB. Libraries are smaller, and a
 // process may map any number at any offset.
@@ -79,12 +83,20 @@ func (s pageSet) has(page uint64) bool {
 
 // count returns how many of the n pages from first on are in the set.
 func (s pageSet) count(first, n uint64) (found uint64) {
-	for p := first; p < first+n; p++ {
-		if s.has(p) {
-			found++
-		}
+	end := min(first+n, uint64(len(s))*64)
+	for p := first; p < end; p = p/64*64 + 64 {
+		found += uint64(bits.OnesCount64(s[p/64] & wordMask(p, end)))
 	}
 	return found
+}
+
+// wordMask has the bits of the pages from page on in its word, but for those from end on. end is behind page.
+func wordMask(page, end uint64) uint64 {
+	mask := ^uint64(0) << (page % 64)
+	if last := end - page/64*64; last < 64 {
+		mask &= 1<<last - 1
+	}
+	return mask
 }
 
 // add returns s with a page.
@@ -133,8 +145,8 @@ func (s pageSet) addRun(first, n uint64) pageSet {
 		return s
 	}
 	s = s.add(first + n - 1)
-	for p := first; p < first+n; p++ {
-		s[p/64] |= 1 << (p % 64)
+	for p, end := first, first+n; p < end; p = p/64*64 + 64 {
+		s[p/64] |= wordMask(p, end)
 	}
 	return s
 }

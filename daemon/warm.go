@@ -32,7 +32,7 @@ func (o *origin) warm(known *needs, binds []control.Bind, rnd *rand.Rand) bool {
 			page = known.image.from(page)
 		}
 		s, _, err := o.image.Stored(page, 1)
-		if err != nil || s.Cached < s.Pages || o.image.StoredIntact(page, 1) < s.Pages {
+		if err != nil || o.image.StoredCached(page, 1) < s.Pages || o.image.StoredIntact(page, 1) < s.Pages {
 			return false
 		}
 	}

@@ -174,7 +174,6 @@ type Stored struct {
 	Size   int64  // of that file, in bytes
 	Offset int64  // of the first page in it, in bytes
 	Pages  int
-	Cached int // how many of them are in memory; 0 also if that is not known
 }
 
 // Stored returns where the pages from page on lie, at most limit of them and no further than they lie one after the other.
@@ -191,11 +190,22 @@ func (im *Image) Stored(page uint64, limit int) (s Stored, zeros int, err error)
 	if at.zero || im.packs[at.pack] == nil {
 		return Stored{}, at.n, nil
 	}
-	p := im.packs[at.pack].mapped
-	return Stored{
-		File: im.ns.pack(p.ID()), Size: pack.FileSize(int(p.Pages())), Offset: pack.Offset(at.page),
-		Pages: at.n, Cached: p.Cached(at.page, at.n),
-	}, 0, nil
+	p := im.packs[at.pack]
+	return Stored{File: p.path, Size: pack.FileSize(int(p.mapped.Pages())), Offset: pack.Offset(at.page), Pages: at.n}, 0, nil
+}
+
+// StoredCached returns how many of the pages from page on, at most limit of them and no further than they lie one after the other, are in
+// memory where Stored says that they lie; 0 also if that is not known.
+func (im *Image) StoredCached(page uint64, limit int) int {
+	if !im.gate.enter() {
+		return 0
+	}
+	defer im.gate.leave()
+	at, err := im.locate(page, limit)
+	if err != nil || at.zero || im.packs[at.pack] == nil {
+		return 0
+	}
+	return im.packs[at.pack].mapped.Cached(at.page, at.n)
 }
 
 // StoredIntact returns how many pages from page on, limit at most, are known to be intact where Stored says that they lie, which Ready

@@ -408,8 +408,8 @@ func TestStoredSaysWhereInWhichFile(t *testing.T) {
 			if int64(len(data)) != at.Size || !bytes.Equal(data[at.Offset:at.Offset+int64(n)], content[page*PageSize:][:n]) {
 				t.Errorf("page %d is not where %+v says", page, at)
 			}
-			if at.Cached < 0 || at.Cached > at.Pages {
-				t.Errorf("%d of %d pages are in memory", at.Cached, at.Pages)
+			if n := im.StoredCached(page, at.Pages); n < 0 || n > at.Pages {
+				t.Errorf("%d of %d pages are in memory", n, at.Pages)
 			}
 		}
 		page += uint64(at.Pages + zeros)

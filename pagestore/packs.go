@@ -20,6 +20,7 @@ type packKey struct {
 // and not once for each restore.
 type openPack struct {
 	key    packKey
+	path   string // of its file
 	mapped *pack.Mapped
 	refs   int // protected by Store.mu; 0: in Store.mu.idle
 }
@@ -40,7 +41,7 @@ func (s *Store) acquirePack(ns namespace, id PackID, pages uint32) (*openPack, e
 		err := corruptf("pack has %d pages, want %d", mapped.Pages(), pages)
 		return nil, errors.Join(err, mapped.Close())
 	}
-	return s.addPack(&openPack{key: key, mapped: mapped, refs: 1}), nil
+	return s.addPack(&openPack{key: key, path: ns.pack(id), mapped: mapped, refs: 1}), nil
 }
 
 // sharePack returns the open pack with a reference for the caller, nil if it is not open.

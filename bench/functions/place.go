@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"thaw/bench/lab"
+	"thaw/checkpoint"
 	"thaw/control"
 	"thaw/function/gateway"
 	"thaw/function/registry"
@@ -25,6 +26,7 @@ import (
 type Place struct {
 	parts lab.Parts
 	dir   string
+	run   string // for thawd's sessions
 	thawd *control.Client
 	api   *gateway.Client
 	stops []func() error // in the order of the starts
@@ -43,7 +45,11 @@ func Open(ctx context.Context, parts lab.Parts, dir string, name int, serve ...s
 		return nil, err
 	}
 	p.thawd, p.api = control.NewClient(p.socket()), gateway.NewClient(p.apiSocket())
-	if err := p.start(ctx, parts.Thawd, []string{"serve", "--store", p.store(), "--socket", p.socket()}, func(ctx context.Context) error {
+	// Where a machine keeps such files: in memory.
+	if p.run, err = os.MkdirTemp("/run", "thaw-bench-*"); err != nil {
+		return nil, err
+	}
+	if err := p.start(ctx, parts.Thawd, []string{"serve", "--store", p.store(), "--socket", p.socket(), "--run-dir", p.run}, func(ctx context.Context) error {
 		_, err := p.thawd.Health(ctx)
 		return err
 	}); err != nil {
@@ -134,6 +140,9 @@ func (p *Place) Close() (err error) {
 		err = errors.Join(err, p.stops[i]())
 	}
 	p.stops = nil
+	if p.run != "" {
+		err = errors.Join(err, checkpoint.UnmountBelow(p.run), checkpoint.RemoveAll(p.run))
+	}
 	return err
 }
 

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -34,6 +35,7 @@ type Lab struct {
 	config Config
 	tools  *checkpoint.Tools
 	work   string // folder for everything that ends with the lab
+	run    string // the same for what runtimes write while they restore; where a machine keeps such, in memory
 	frozen []*Frozen
 	modes  map[Mode]mode
 	thawds []*thawd
@@ -48,16 +50,23 @@ func New(ctx context.Context, config Config) (*Lab, error) {
 	l := &Lab{
 		config: config,
 		work:   work,
+		run:    runFolder(work),
 		modes:  make(map[Mode]mode),
 		tools:  &checkpoint.Tools{CRIU: config.CRIU, Runc: config.Runc, StateDir: filepath.Join(work, "state")},
 	}
 	if err := l.clear(ctx); err != nil {
 		return nil, fmt.Errorf("clear %s: %w", work, err)
 	}
-	if err := os.MkdirAll(l.packs(), 0o700); err != nil {
+	if err := errors.Join(os.MkdirAll(l.packs(), 0o700), os.MkdirAll(l.run, 0o700)); err != nil {
 		return nil, err
 	}
 	return l, nil
+}
+
+// runFolder returns a folder in /run, named after the lab's, so that the next lab there finds what one that was killed has left.
+func runFolder(work string) string {
+	sum := sha256.Sum256([]byte(work))
+	return fmt.Sprintf("/run/thaw-lab-%x", sum[:6])
 }
 
 // Close ends what runs and removes everything that the lab has made.
@@ -86,7 +95,12 @@ func (l *Lab) clear(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return errors.Join(checkpoint.UnmountBelow(l.work), checkpoint.RemoveAll(l.work))
+	return errors.Join(removeFolder(l.work), removeFolder(l.run))
+}
+
+// removeFolder removes a folder in which a container that failed may have left mounts.
+func removeFolder(dir string) error {
+	return errors.Join(checkpoint.UnmountBelow(dir), checkpoint.RemoveAll(dir))
 }
 
 // step runs f as a step that the progress hears of.

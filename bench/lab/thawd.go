@@ -35,7 +35,7 @@ func (l *Lab) startThawd(ctx context.Context, name string, flags ...string) (*th
 	}
 	var d *thawd
 	err := l.step("start "+name, func() (_ string, err error) {
-		d, err = startThawd(ctx, l.config.Thawd, l.store(), filepath.Join(l.work, name), flags)
+		d, err = startThawd(ctx, l.config.Thawd, l.store(), filepath.Join(l.work, name), filepath.Join(l.run, name), flags)
 		return "", err
 	})
 	if d != nil {
@@ -51,8 +51,8 @@ func (l *Lab) packs() string { return filepath.Join(l.store(), "namespaces", "de
 
 const packsTarget = "/mnt"
 
-// startThawd starts thawd with its files in dir, and returns when it answers.
-func startThawd(ctx context.Context, binary, store, dir string, flags []string) (*thawd, error) {
+// startThawd starts thawd with its files in dir and its sessions' in run, and returns when it answers.
+func startThawd(ctx context.Context, binary, store, dir, run string, flags []string) (*thawd, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func startThawd(ctx context.Context, binary, store, dir string, flags []string) 
 	socket := filepath.Join(dir, "thawd.sock")
 	// thawd ends when we tell it to, after the containers whose memory it holds; a group of its own keeps it from the
 	// terminal's interrupt.
-	args := append([]string{"serve", "--store", store, "--socket", socket, "--run-dir", filepath.Join(dir, "sessions")}, flags...)
+	args := append([]string{"serve", "--store", store, "--socket", socket, "--run-dir", run}, flags...)
 	cmd := exec.Command(binary, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -45,9 +45,9 @@ func (l *Lab) newTrial(f *Frozen, input Input) (*trial, error) {
 	dir := filepath.Join(l.work, "trials", id)
 	t := &trial{
 		lab: l, frozen: f, input: input, id: id, dir: dir, server: noServer{},
-		bundle: filepath.Join(dir, "bundle"), rootfs: filepath.Join(dir, "rootfs"), work: filepath.Join(dir, "work"),
+		bundle: filepath.Join(dir, "bundle"), rootfs: filepath.Join(dir, "rootfs"), work: filepath.Join(l.run, id),
 	}
-	err := errors.Join(os.MkdirAll(t.work, 0o700), os.Mkdir(t.rootfs, 0o755))
+	err := errors.Join(os.MkdirAll(t.work, 0o700), os.MkdirAll(t.rootfs, 0o755))
 	if err == nil {
 		err = mountPrivately(l.config.Rootfs, t.rootfs)
 	}
@@ -165,5 +165,5 @@ func (t *trial) close() error {
 
 // remove removes the trial's folders.
 func (t *trial) remove() error {
-	return errors.Join(checkpoint.UnmountBelow(t.dir), checkpoint.RemoveAll(t.dir))
+	return errors.Join(removeFolder(t.dir), removeFolder(t.work))
 }

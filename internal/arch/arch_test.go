@@ -52,7 +52,7 @@ var mayImport = map[string][]string{
 	"thaw/bench/scenario":       {"thaw/bench/result", "thaw/checkpoint"},
 	"thaw/bench/restores":       {"thaw/bench/lab", "thaw/bench/result", "thaw/bench/scenario", "thaw/restore/tracer"},
 	"thaw/bench/functions/demo": {"thaw/bench/..."},
-	"thaw/bench/functions":      {"thaw/bench/lab", "thaw/bench/result", "thaw/bench/scenario", "thaw/control", "thaw/function/...", "thaw/pagestore"},
+	"thaw/bench/functions":      {"thaw/bench/lab", "thaw/bench/result", "thaw/bench/scenario", "thaw/checkpoint", "thaw/control", "thaw/function/...", "thaw/pagestore"},
 	"thaw/bench/baseline":       {"thaw/checkpoint", "thaw/uffd", "thaw/internal/..."},
 	"thaw/bench/lab":            {"thaw/bench/result", "thaw/checkpoint", "thaw/control", "thaw/internal/..."},
 	"thaw/bench/privaterun":     {},
