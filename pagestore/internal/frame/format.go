@@ -19,7 +19,7 @@ const (
 	// HeaderSize is the size of the header in bytes.
 	HeaderSize = 96
 	// PackPages is how many pages a frame of a pack has, but for the last: 128 KiB, which is what a fault may have to wait for.
-	PackPages = 32
+	PackPages = pack.FramePages
 	// HotPages is how many pages a frame of hot pages has, but for the last: 256 KiB. They are only ever read in order.
 	HotPages = 64
 	// NodeSize is the size of a node in bytes.
