@@ -104,22 +104,14 @@ func (p *RemotePack) admit(page uint32, content, digests []byte) error {
 	return nil
 }
 
-// finishSoon has an ordinary pack made of p if all of its pages are there.
+// finishSoon has an ordinary pack made of p if all of its pages are there. The caller has a reference to the open pack.
 func (s *Store) finishSoon(p *RemotePack) {
 	if !p.part.Complete() || p.finishing.Swap(true) {
 		return
 	}
-	key := packKey{namespace: p.ns.name, id: p.ID}
+	s.retainPack(p.open) // which the caller holds, too
 	started := s.background(func(context.Context) {
-		open := s.sharePack(key) // or it might be unmapped meanwhile
-		if open == nil || open.remote != p {
-			if open != nil {
-				s.releasePack(open)
-			}
-			p.finishing.Store(false)
-			return
-		}
-		defer s.releasePack(open)
+		defer s.releasePack(p.open)
 		s.finishing.Lock() // one disk
 		defer s.finishing.Unlock()
 		if err := s.finish(p); err != nil {
@@ -128,6 +120,7 @@ func (s *Store) finishSoon(p *RemotePack) {
 	})
 	if !started {
 		p.finishing.Store(false)
+		s.releasePack(p.open)
 	}
 }
 

@@ -13,6 +13,9 @@ func (im *Image) loadRemote(p *openPack, page uint64, at location, limit int) (n
 		class = Ahead
 	}
 	for try := 0; ; try++ {
+		if err := p.remote.err(); err != nil {
+			return 0, im.pageError(page, at, err)
+		}
 		have, err := im.bring(im.ctx, p, page, at, class)
 		if have == 0 {
 			return 0, im.pageError(page, at, classify(err))

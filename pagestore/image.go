@@ -148,7 +148,7 @@ func (im *Image) readyStored(page uint64, limit int) (data []byte, n int) {
 	if p == nil {
 		return nil, 0
 	}
-	if n = p.mapped.Verified(at.page, at.n); n == 0 {
+	if n = p.mapped.Verified(at.page, at.n); n == 0 || p.remote != nil && p.remote.err() != nil {
 		return nil, 0
 	}
 	return p.mapped.Bytes(at.page, n), n

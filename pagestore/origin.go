@@ -63,6 +63,7 @@ type RemotePack struct {
 	store *Store
 	ns    namespace
 	part  *pack.Partial
+	open  *openPack // of which it is a part
 
 	finishing atomic.Bool           // somebody makes an ordinary pack of it, or has done
 	complete  atomic.Bool           // it is one

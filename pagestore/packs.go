@@ -43,7 +43,7 @@ func (s *Store) acquirePack(ns namespace, id PackID, pages uint32, remote *Remot
 	if errors.Is(err, fs.ErrNotExist) && isRemote {
 		var part *pack.Partial
 		if mapped, part, err = s.openPartial(ns, id, pages, root); part != nil {
-			p.remote = &RemotePack{Namespace: ns.name, ID: id, Pages: pages, Root: root, store: s, ns: ns, part: part}
+			p.remote = &RemotePack{Namespace: ns.name, ID: id, Pages: pages, Root: root, store: s, ns: ns, part: part, open: p}
 			mapped = part.Mapped
 		}
 	}
