@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"slices"
 
+	"thaw/internal/durable"
 	"thaw/pagestore/internal/pack"
 )
 
@@ -42,7 +43,12 @@ func (s *Store) acquirePack(ns namespace, id PackID, pages uint32, remote *Remot
 	mapped, err := pack.Open(ns.pack(id), id)
 	if errors.Is(err, fs.ErrNotExist) && isRemote {
 		var part *pack.Partial
-		if mapped, part, err = s.openPartial(ns, id, pages, root); part != nil {
+		mapped, part, err = s.openPartial(ns, id, pages, root)
+		if durable.NoSpace(err) {
+			s.makeRoom(0)
+			mapped, part, err = s.openPartial(ns, id, pages, root)
+		}
+		if part != nil {
 			p.remote = &RemotePack{Namespace: ns.name, ID: id, Pages: pages, Root: root, store: s, ns: ns, part: part, open: p}
 			mapped = part.Mapped
 		}

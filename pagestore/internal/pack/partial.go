@@ -392,6 +392,9 @@ func (p *Partial) Finish() error {
 	if _, err := p.write.WriteAt(t.encode(), FileSize(int(p.pages))-trailerSize); err != nil {
 		return fmt.Errorf("write trailer of partial pack: %w", err)
 	}
+	if _, err := p.write.WriteAt(encodeHeader(), 0); err != nil { // which may have been lost with power
+		return fmt.Errorf("write header of partial pack: %w", err)
+	}
 	return nil
 }
 
