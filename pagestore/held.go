@@ -30,13 +30,15 @@ func (s *Store) HeldPack(namespace string, id PackID) (*HeldPack, error) {
 	}
 	ns := s.namespace(namespace)
 	var remote *Remote
+	var pages uint32
 	_, state := ns.partialFiles(id)
 	if p, err := pack.ReadPresence(state); err == nil && p.ID == id {
+		pages = p.Pages
 		remote = &Remote{Packs: []RemotePackRoot{{ID: id, Pages: p.Pages, Root: p.Root}}}
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open pack %s: %w", id, classify(err))
 	}
-	p, err := s.acquirePack(ns, id, 0, remote)
+	p, err := s.acquirePack(ns, id, pages, remote)
 	if err != nil {
 		return nil, err
 	}
