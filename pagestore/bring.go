@@ -99,14 +99,18 @@ func (s *Store) fetch(ctx context.Context, p *RemotePack, from, to uint32, class
 // anybody still wants them.
 const aheadStep = 2048
 
-// fetchAhead has what a prefetch asks for brought here first. What goes wrong shows when the pages are used.
-func (im *Image) fetchAhead(r prefetchRequest) {
-	for page, left := r.page, r.pages; left > 0 && im.ctx.Err() == nil && !im.store.remotePrefetcher.stopping.Load(); {
-		n := min(left, aheadStep)
-		if err := im.store.fetch(im.ctx, r.pack.remote, page, page+uint32(n)-1, Ahead); err != nil {
+// fetchAhead is Mapped.Prefetch of a pack of which pages may be missing: these are brought. What goes wrong shows when they are used.
+func (im *Image) fetchAhead(r prefetchRequest, stop func() bool) {
+	part := r.pack.remote.part
+	for page, end := r.page, r.page+uint32(r.pages); page < end && im.ctx.Err() == nil && !stop(); {
+		step := min(page+aheadStep, end)
+		if im.store.fetch(im.ctx, r.pack.remote, page, step-1, Ahead) != nil {
 			return
 		}
-		page, left = page+uint32(n), left-n
+		if here := part.Missing(page, step); here > page {
+			r.pack.mapped.Prefetch(page, int(here-page), stop) // which reads what came here earlier
+		}
+		page = step
 	}
 }
 

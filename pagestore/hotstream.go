@@ -146,6 +146,7 @@ type hotStream struct {
 	mu      sync.Mutex
 	arrived pageset.Set   // frames; protected by mu
 	changed chan struct{} // closed with the next frame; protected by mu
+	late    bool          // a page was waited for in vain, and nothing has come since; protected by mu
 }
 
 // openRemoteHot reads which pages the hot object of a stub has. That there is none of use is no error.
@@ -271,6 +272,7 @@ func (st *hotStream) note(number int) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.arrived.Add(uint32(number))
+	st.late = false
 	close(st.changed)
 	st.changed = make(chan struct{})
 }
@@ -299,16 +301,19 @@ func (im *Image) awaitHot(ctx context.Context, page uint64) bool {
 	defer patience.Stop()
 	for {
 		st.mu.Lock()
-		arrived, changed := st.arrived.Has(at/frame.HotPages), st.changed
+		arrived, changed, late := st.arrived.Has(at/frame.HotPages), st.changed, st.late
 		st.mu.Unlock()
-		if arrived {
-			return true
+		if arrived || late {
+			return arrived
 		}
 		select {
 		case <-changed:
 		case <-st.done:
 			return st.err == nil
 		case <-patience.C:
+			st.mu.Lock()
+			st.late = true
+			st.mu.Unlock()
 			return false
 		case <-ctx.Done():
 			return false

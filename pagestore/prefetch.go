@@ -70,7 +70,9 @@ func (p *prefetcher) run(s *Store) {
 			continue
 		}
 		if r.image != nil {
-			r.image.fetchAhead(r)
+			r.image.fetchAhead(r, p.stopping.Load)
+			s.releasePack(r.pack)
+			continue
 		}
 		r.pack.mapped.Prefetch(r.page, r.pages, p.stopping.Load)
 		s.releasePack(r.pack)
