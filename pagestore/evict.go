@@ -271,8 +271,9 @@ func (s *Store) admitted(n int64) {
 	s.cameIn.Store(0)
 	started := s.background(func(ctx context.Context) {
 		defer s.evicting.Unlock()
-		report, err := s.evict(ctx, limit, 0, false)
-		if err != nil && ctx.Err() == nil {
+		// Another writer is not waited for: it may be waiting for room, with the lock that is held here.
+		report, err := s.evict(ctx, limit, 0, true)
+		if err != nil && !errors.Is(err, ErrLocked) && ctx.Err() == nil {
 			s.opts.Logger.Warn("what came from afar may take more than its bound", "bytes", report.RemoteBytes, "bound", limit, "err", err)
 		}
 	})
