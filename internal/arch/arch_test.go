@@ -18,6 +18,8 @@ var mayImport = map[string][]string{
 	"thaw/uffd/uffdtest":             {"thaw/uffd", "thaw/internal/..."},
 	"thaw/internal/...":              {"thaw/internal/...", "thaw/uffd"},
 	"thaw/pagestore":                 {"thaw/pagestore/internal/...", "thaw/internal/durable"},
+	"thaw/pagestore/blob":            {"thaw/internal/durable"},
+	"thaw/pagestore/blob/blobtest":   {"thaw/pagestore/blob"},
 	"thaw/pagestore/internal/...":    {"thaw/pagestore/internal/...", "thaw/internal/durable"},
 	"thaw/restore":                   {"thaw/uffd"},
 	"thaw/restore/criu":              {"thaw/restore", "thaw/restore/criu/internal/...", "thaw/uffd", "thaw/internal/..."},
