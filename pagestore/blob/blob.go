@@ -1,8 +1,11 @@
 // Package blob is where the bytes of snapshots live outside of a store's own files: a folder, a peer, an object store.
 //
 // A blob is an immutable sequence of bytes under a key. Keys are paths with '/' between their parts; each part has 1 to 255 ASCII
-// letters, digits, '.', '_', '-', '@' and '=', does not begin with '.', and there are at most 16 of them. A blob appears with all its bytes or not at all, and whoever
-// reads one must check what it reads: a place can be wrong, and this package checks nothing but lengths.
+// letters, digits, '.', '_', '-', '@' and '=', and does not begin with '.'. There are at most 16 of them, and 512 bytes in all, so that a key fits into the
+// 1024 of an object store with something before it ([ValidateKey]). Places that are folders can have no blob a beside a blob a/b; nobody may want both.
+//
+// A blob appears with all its bytes or not at all, and whoever reads one must check what it reads: a place can be wrong, and this package checks
+// nothing but lengths.
 //
 // Implementations: [Dir] here, blob/objectstore, blob/peer (which can only be read). blobtest has the suite that all of them pass, and wrappers that misbehave.
 package blob
@@ -50,7 +53,7 @@ type Reader interface {
 type Bucket interface {
 	Reader
 
-	// Create puts a blob of exactly size bytes from r; it is ErrExists, and nothing changes, if there is one of that name. Of several that create
+	// Create puts a blob of exactly size bytes from r, ErrSize if r has others; it is ErrExists, and nothing changes, if there is one of that name. Of several that create
 	// one blob at the same time exactly one succeeds where the place can promise that; [Bucket.Exclusive] says whether it can. Nobody sees a part of a blob.
 	Create(ctx context.Context, key string, r io.Reader, size int64) error
 
