@@ -168,7 +168,7 @@ func (im *Image) appendParts(parts []hotPart, page uint32, image uint64, n int) 
 		if err != nil {
 			return parts
 		}
-		if !at.zero && im.packs[at.pack] != nil && im.packs[at.pack].remote == nil {
+		if !at.zero && im.packs[at.pack] != nil && !im.packs[at.pack].partial() {
 			parts = append(parts, hotPart{page, at})
 		}
 		page, image, n = page+uint32(at.n), image+uint64(at.n), n-at.n

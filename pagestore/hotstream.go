@@ -297,7 +297,7 @@ func (im *Image) awaitHot(ctx context.Context, page uint64) bool {
 	if n == 0 {
 		return false
 	}
-	patience := time.NewTimer(hotPatience)
+	patience := time.NewTimer(im.store.opts.hotPatience)
 	defer patience.Stop()
 	for {
 		st.mu.Lock()

@@ -180,7 +180,7 @@ func (im *Image) load(page uint64, limit int, copied bool) (data []byte, n int, 
 	if p == nil {
 		return nil, 0, im.pageError(page, at, im.packErrs[at.pack])
 	}
-	if p.remote != nil {
+	if p.partial() {
 		n, err = im.loadRemote(p, page, at, limit)
 		return p.mapped.Bytes(at.page, n), n, err
 	}
@@ -219,9 +219,9 @@ func (im *Image) Stored(page uint64, limit int) (s Stored, zeros int, err error)
 		return Stored{}, at.n, nil
 	}
 	p := im.packs[at.pack].mapped
-	if remote := im.packs[at.pack].remote; remote != nil && !remote.complete.Load() {
+	if im.packs[at.pack].partial() {
 		s := Stored{Pages: at.n}
-		if remote.part.Present(at.page, at.page+uint32(at.n)) == at.n {
+		if im.packs[at.pack].remote.part.Present(at.page, at.page+uint32(at.n)) == at.n {
 			s.Cached = p.Cached(at.page, at.n)
 		}
 		return s, 0, nil

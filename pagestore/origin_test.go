@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"thaw/pagestore/internal/frame"
 )
@@ -524,7 +525,7 @@ func TestHotPagesComeInOneStreamAndAreWaitedFor(t *testing.T) {
 			return ctx.Err()
 		}
 	}
-	s := emptyStore(t, t.TempDir(), o, Options{})
+	s := emptyStore(t, t.TempDir(), o, Options{hotPatience: time.Hour})
 	mustAdopt(t, s, far, "a")
 	if hint, err := mustOpen(t, s, "a").WorkingSet(); err != nil || string(hint) != "hint" {
 		t.Errorf("hint is %q, %v", hint, err)
@@ -537,6 +538,7 @@ func TestHotPagesComeInOneStreamAndAreWaitedFor(t *testing.T) {
 		t.Errorf("a page of the stream: %v", err)
 	}
 	// Page 120 does not, and page 69 does not for long enough.
+	s.opts.hotPatience = time.Millisecond
 	for _, page := range []uint64{120, 69} {
 		if data, _, err := im.Load(page, 1); err != nil || string(data) != string(pageOf(page+1)) {
 			t.Errorf("page %d: %v", page, err)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"thaw/internal/durable"
 	"thaw/pagestore/internal/pack"
@@ -50,6 +51,8 @@ type Options struct {
 	packPages int
 	// packsCold makes no page of a pack count as being in memory; tests use it, whose packs always are.
 	packsCold bool
+	// hotPatience is how long a Load waits for a page that is to come with the hot pages; tests change it.
+	hotPatience time.Duration
 }
 
 func (o *Options) setDefaults() {
@@ -58,6 +61,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.fs == nil {
 		o.fs = durable.Disk
+	}
+	if o.hotPatience == 0 {
+		o.hotPatience = hotPatience
 	}
 	if o.packPages == 0 {
 		o.packPages = pack.MaxPages
