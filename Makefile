@@ -20,6 +20,7 @@ deps: ## system packages, CRIU and the root file system, once
 
 test-deps: deps ## and what the tests need besides
 	scripts/setup-system.sh $(TEST_PACKAGES)
+	scripts/setup-s3.sh
 
 demo: deps build ## deploy a sentence embedder and call it from nothing: cold, and restored; out/demo/report.json
 	go run ./bench/functions/demo -out out/demo $(DEMO_FLAGS)

@@ -145,7 +145,7 @@ func (p *filePlanner) stored(out []fileRun, e restore.Extent) ([]fileRun, error)
 			return nil, err
 		}
 		n += s.Pages
-		if s.Pages >= minMapped {
+		if s.Pages >= minMapped && s.File != "" { // else pages of the pack may be missing, and a process would read zeros
 			if file := p.file(s.File, s.Size); file >= 0 {
 				run := e
 				run.Pages = uint64(s.Pages)

@@ -7,6 +7,9 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
+
+	"thaw/internal/durable"
+	"thaw/pagestore/internal/frame"
 )
 
 // benchPages is the size of the benchmarks' image: 256 MiB.
@@ -83,4 +86,49 @@ func BenchmarkImportAgain(b *testing.B) {
 			b.Fatalf("%d pages are new", report.NewPages)
 		}
 	}
+}
+
+// BenchmarkAdmit is what becomes of a frame that came from afar: hashed, compared with its node and written.
+func BenchmarkAdmit(b *testing.B) {
+	const frames = 512
+	content := make([]byte, frames*framePages*PageSize)
+	rand.NewChaCha8([32]byte{1}).Read(content)
+	// One frame more, which never comes: the packs are not finished.
+	nodes := append(frame.Nodes(frame.Pack, frame.Digests(nil, content)), make([]byte, frame.NodeSize)...)
+	s, err := Create(filepath.Join(b.TempDir(), "store"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	ns := s.namespace("default")
+	if err := ns.make(durable.Disk); err != nil {
+		b.Fatal(err)
+	}
+	open := func(id PackID) *openPack {
+		root := RemotePackRoot{ID: id, Pages: frames*framePages + 1, Root: frame.Root(nodes)}
+		p, err := s.acquirePack(ns, id, root.Pages, &Remote{Packs: []RemotePackRoot{root}})
+		if err == nil {
+			err = p.remote.SetNodes(nodes)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		return p
+	}
+	b.SetBytes(framePages * PageSize)
+	p, i := open(PackID{}), 0
+	for b.Loop() {
+		if i == frames {
+			s.releasePack(p)
+			if err := ns.discard(durable.Disk, PackID{}); err != nil {
+				b.Fatal(err)
+			}
+			p, i = open(PackID{}), 0
+		}
+		if err := p.remote.Admit(i, content[i*framePages*PageSize:][:framePages*PageSize]); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+	s.releasePack(p)
 }

@@ -25,6 +25,8 @@ func childMain() (code int, ok bool) {
 			err = childLease(s)
 		case "import":
 			err = childImport(s)
+		case "admit":
+			err = childAdmit(s)
 		case "working set":
 			err = childWorkingSet(s)
 		default:

@@ -38,6 +38,10 @@ var (
 	ErrCorrupt = errors.New("corrupt")
 	// ErrMissingPack: a pack that a snapshot names is not there.
 	ErrMissingPack = errors.New("pack is missing")
+	// ErrNotLocal: a page is not here, and there is no origin to bring it.
+	ErrNotLocal = errors.New("page is not local")
+	// ErrWrongBytes: what came from afar is not what it should be. Nothing of it was let in.
+	ErrWrongBytes = errors.New("wrong bytes")
 	// ErrRange: a page number lies outside the image.
 	ErrRange = errors.New("page outside the image")
 	// ErrClosed: the store or the snapshot was closed.
@@ -53,8 +57,8 @@ type PackID = pack.ID
 // Digest is a SHA-256.
 type Digest = pack.Digest
 
-// PageError says which page could not be served, and why. It unwraps to [ErrCorrupt], [ErrMissingPack] or the error
-// of the storage.
+// PageError says which page could not be served, and why. It unwraps to [ErrCorrupt], [ErrMissingPack], [ErrNotLocal],
+// [ErrWrongBytes] or the error of the storage or of the origin.
 type PageError struct {
 	// Snapshot and Image are the page as the reader knows it. Image counts pages. Verify leaves both empty, because
 	// several snapshots may use one page.
@@ -93,6 +97,8 @@ func classify(err error) error {
 		return nil
 	case errors.Is(err, ErrNoSpace), errors.Is(err, ErrCorrupt), errors.Is(err, ErrVersion):
 		return err
+	case errors.Is(err, pack.ErrWrongBytes) && !errors.Is(err, ErrWrongBytes):
+		return fmt.Errorf("%w: %w", ErrWrongBytes, err)
 	case durable.NoSpace(err):
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	case errors.Is(err, pack.ErrVersion), errors.Is(err, manifest.ErrVersion), errors.Is(err, hot.ErrVersion):

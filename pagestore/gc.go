@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 )
 
@@ -19,6 +21,8 @@ type GCReport struct {
 	// Packs are left and take PackBytes.
 	Packs     int   `json:"packs"`
 	PackBytes int64 `json:"pack_bytes"`
+	// PartialDeleted partial packs were used by nobody, or complete under another name; BytesFreed has them, too.
+	PartialDeleted int `json:"partial_deleted"`
 	// DeadBytes of PackBytes are pages that nobody uses, in packs of which other pages are used.
 	DeadBytes int64 `json:"dead_bytes"`
 }
@@ -57,7 +61,10 @@ func (s *Store) gcNamespace(ctx context.Context, ns namespace, report *GCReport)
 	if err != nil {
 		return err
 	}
-	return s.sweepPacks(ctx, ns, used, report)
+	if err := s.sweepPacks(ctx, ns, used, report); err != nil {
+		return err
+	}
+	return s.sweepPartial(ctx, ns, used, report)
 }
 
 // gcRemoved deletes the removed snapshots that nobody leases.
@@ -111,4 +118,28 @@ func (s *Store) sweepPacks(ctx context.Context, ns namespace, used usage, report
 		return nil
 	}
 	return s.opts.fs.SyncDir(ns.packs())
+}
+
+// sweepPartial deletes the partial packs that nobody uses, and those of which there is the whole.
+func (s *Store) sweepPartial(ctx context.Context, ns namespace, used usage, report *GCReport) error {
+	ids, err := ns.listPartial()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if _, err := os.Stat(ns.pack(id)); used[id] != nil && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		file, state := ns.partialFiles(id)
+		freed := diskBytes(file) + diskBytes(state)
+		if err := ns.discard(s.opts.fs, id); err != nil {
+			return err
+		}
+		report.PartialDeleted++
+		report.BytesFreed += freed
+	}
+	return nil
 }

@@ -102,7 +102,11 @@ func (im *Image) loadHot(page uint64, at location) (data []byte, n int) {
 // PrefetchHot has the packed copy, if there is one, read from the disk from its beginning to its end, checked and mapped, but for parts
 // that are in memory in the packs. It returns at once: a goroutine of the Store reads, and Store.Close waits for it. A hint, as Prefetch;
 // the two do not wait for each other.
+//
+// If the snapshot is a stub, its hot pages are asked from the origin, and a Load of one of them waits for a while for it to come with the
+// others.
 func (im *Image) PrefetchHot() {
+	im.joinHot()
 	if pages, _ := im.Hot(); pages > 0 {
 		im.store.hotPrefetcher.ask(im.store, prefetchRequest{hot: im})
 	}
@@ -164,7 +168,7 @@ func (im *Image) appendParts(parts []hotPart, page uint32, image uint64, n int) 
 		if err != nil {
 			return parts
 		}
-		if !at.zero && im.packs[at.pack] != nil {
+		if !at.zero && im.packs[at.pack] != nil && !im.packs[at.pack].partial() {
 			parts = append(parts, hotPart{page, at})
 		}
 		page, image, n = page+uint32(at.n), image+uint64(at.n), n-at.n

@@ -150,9 +150,8 @@ func TestPrefetchOfTheCopyMakesItReady(t *testing.T) {
 func (p *prefetcher) finish() {
 	p.mu.Lock()
 	close(p.queue)
-	done := p.done
 	p.mu.Unlock()
-	<-done
+	p.done.Wait()
 	p.mu.Lock()
 	p.queue = nil
 	p.mu.Unlock()

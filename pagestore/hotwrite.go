@@ -158,6 +158,9 @@ func (im *Image) copyStored(to []byte, page uint64) (n int, err error) {
 	if p == nil {
 		return 0, im.pageError(page, at, im.packErrs[at.pack])
 	}
+	if p.partial() {
+		return im.copyRemote(to, p, page, at)
+	}
 	if n, err = p.mapped.Copy(to[:at.n*PageSize], at.page); err != nil {
 		at.page += uint32(n)
 		return 0, im.pageError(page+uint64(n), at, classify(err))

@@ -1,10 +1,13 @@
 package pagestore
 
 import (
+	"context"
 	"fmt"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
+	"thaw/pagestore/internal/hot"
 	"thaw/pagestore/internal/manifest"
 	"thaw/pagestore/internal/mapping"
 	"thaw/pagestore/internal/pack"
@@ -39,6 +42,15 @@ type Image struct {
 	packErrs []error
 
 	hot hotCopy
+
+	// remote is where missing pages come from, nil if none are missing; what waits for them ends with ctx, which close cancels.
+	remote *Remote
+	digest Digest // of the manifest
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	// hotTable is which pages the hot object has, nil if there is none; stream brings them.
+	hotTable *hot.Table
+	stream   atomic.Pointer[hotStream]
 }
 
 // newImage opens the packs of a snapshot, whose lock the caller holds, and its hot file. Those that cannot be opened are not its error.
@@ -56,18 +68,25 @@ func newImage(s *Snapshot) (*Image, error) {
 		ids:      ids,
 		packs:    make([]*openPack, len(ids)),
 		packErrs: make([]error, len(ids)),
+		remote:   s.remote,
+		digest:   s.info.Digest,
+	}
+	im.ctx, im.cancel = context.WithCancelCause(s.store.ctx)
+	if im.remote != nil {
+		s.used()
 	}
 	// Each costs a read of half a megabyte, 2 ms from a disk.
 	var g errgroup.Group
 	g.SetLimit(openTogether)
 	for i, id := range ids {
 		g.Go(func() error {
-			im.packs[i], im.packErrs[i] = s.store.acquirePack(s.ns, id, pages[i])
+			im.packs[i], im.packErrs[i] = s.store.acquirePack(s.ns, id, pages[i], s.remote)
 			return nil
 		})
 	}
 	err = g.Wait()
 	im.openHot(s)
+	im.openRemoteHot(s)
 	return im, err
 }
 
@@ -83,7 +102,9 @@ func readPacks(m *manifest.Manifest) (ids []PackID, pages []uint32, err error) {
 
 // close waits for the calls that are running and gives the packs back.
 func (im *Image) close() {
+	im.cancel(ErrClosed)
 	im.gate.close()
+	im.leaveHot()
 	for _, p := range im.packs {
 		if p != nil {
 			im.store.releasePack(p)
@@ -127,15 +148,17 @@ func (im *Image) readyStored(page uint64, limit int) (data []byte, n int) {
 	if p == nil {
 		return nil, 0
 	}
-	if n = p.mapped.Verified(at.page, at.n); n == 0 {
+	if n = p.mapped.Verified(at.page, at.n); n == 0 || p.remote != nil && p.remote.err() != nil {
 		return nil, 0
 	}
 	return p.mapped.Bytes(at.page, n), n
 }
 
 // Load is Ready that reads and checks what is not known to be intact: n is at least 1, or there is an error that
-// says what is wrong with page. If a later page of the run is bad, Load returns what comes before it. Errors are
-// *[PageError] (ErrCorrupt, ErrMissingPack or an error of the storage), [ErrRange] and [ErrClosed].
+// says what is wrong with page. If a later page of the run is bad, Load returns what comes before it. What is missing comes from the
+// store's Origin: a Load of up to 64 pages is taken for a fault and waits for no more than it needs, a larger one for a part of a
+// stream. The wait ends with the snapshot and with the store. Errors are
+// *[PageError] (ErrCorrupt, ErrMissingPack, ErrNotLocal, ErrClosed, or one of the storage or the origin), [ErrRange] and [ErrClosed].
 func (im *Image) Load(page uint64, limit int) (data []byte, n int, err error) {
 	if !im.gate.enter() {
 		return nil, 0, ErrClosed
@@ -157,6 +180,10 @@ func (im *Image) load(page uint64, limit int, copied bool) (data []byte, n int, 
 	if p == nil {
 		return nil, 0, im.pageError(page, at, im.packErrs[at.pack])
 	}
+	if p.partial() {
+		n, err = im.loadRemote(p, page, at, limit)
+		return p.mapped.Bytes(at.page, n), n, err
+	}
 	if copied {
 		if data, n = im.loadHot(page, at); n > 0 {
 			return data, n, nil
@@ -170,7 +197,7 @@ func (im *Image) load(page uint64, limit int, copied bool) (data []byte, n int, 
 
 // Stored is where pages of an image lie in the store.
 type Stored struct {
-	File   string // path of the pack
+	File   string // path of the pack; empty if pages of the pack may be missing, which nobody may map then
 	Size   int64  // of that file, in bytes
 	Offset int64  // of the first page in it, in bytes
 	Pages  int
@@ -191,11 +218,14 @@ func (im *Image) Stored(page uint64, limit int) (s Stored, zeros int, err error)
 		return Stored{}, at.n, nil
 	}
 	p := im.packs[at.pack]
+	if p.partial() {
+		return Stored{Pages: at.n}, 0, nil
+	}
 	return Stored{File: p.path, Size: pack.FileSize(int(p.mapped.Pages())), Offset: pack.Offset(at.page), Pages: at.n}, 0, nil
 }
 
 // StoredCached returns how many of the pages from page on, at most limit of them and no further than they lie one after the other, are in
-// memory where Stored says that they lie; 0 also if that is not known.
+// memory where Stored says that they lie; 0 also if that is not known, or if some of them are not here at all.
 func (im *Image) StoredCached(page uint64, limit int) int {
 	if !im.gate.enter() {
 		return 0
@@ -205,7 +235,11 @@ func (im *Image) StoredCached(page uint64, limit int) int {
 	if err != nil || at.zero || im.packs[at.pack] == nil {
 		return 0
 	}
-	return im.packs[at.pack].mapped.Cached(at.page, at.n)
+	p := im.packs[at.pack]
+	if p.partial() && p.remote.part.Present(at.page, at.page+uint32(at.n)) != at.n {
+		return 0
+	}
+	return p.mapped.Cached(at.page, at.n)
 }
 
 // StoredIntact returns how many pages from page on, limit at most, are known to be intact where Stored says that they lie, which Ready
@@ -266,7 +300,11 @@ func (im *Image) ask(at location) bool {
 	}
 	p := im.packs[at.pack]
 	im.store.retainPack(p)
-	if !im.store.prefetcher.ask(im.store, prefetchRequest{pack: p, page: at.page, pages: at.n}) {
+	prefetcher, r := &im.store.prefetcher, prefetchRequest{pack: p, page: at.page, pages: at.n}
+	if p.partial() {
+		prefetcher, r.image = &im.store.remotePrefetcher, im
+	}
+	if !prefetcher.ask(im.store, r) {
 		im.store.releasePack(p)
 		return false
 	}

@@ -19,6 +19,8 @@ type Entry struct {
 	Err  error
 	// BeingRemoved: the snapshot was removed, but somebody leases it or GC has not been by.
 	BeingRemoved bool
+	// Stub: pages of it may have to come from afar; see [Store.Adopt].
+	Stub bool
 	// HintBytes and HotBytes are the sizes of what SetWorkingSet has kept, the hint and the packed copy; 0 for none.
 	HintBytes, HotBytes int64
 }
@@ -61,6 +63,7 @@ func (n namespace) list() ([]Entry, error) {
 			Info:         info,
 			Err:          err,
 			BeingRemoved: f.removed,
+			Stub:         isStub(f.dir),
 		}
 		e.HintBytes, e.HotBytes = workingSetBytes(f.dir)
 		entries = append(entries, e)

@@ -35,6 +35,11 @@ func makeLockFile(fsys durable.FS, path string) error {
 // lock makes the caller the store's one writer until it calls unlock. The lock belongs to the open file, so it also
 // keeps apart two writers of one process, and ends with the process.
 func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
+	return s.lockOr(ctx, s.opts.NoWait)
+}
+
+// lockOr is lock that, with noWait, returns ErrLocked rather than wait.
+func (s *Store) lockOr(ctx context.Context, noWait bool) (unlock func(), err error) {
 	s.mu.Lock()
 	closed := s.mu.closed
 	s.mu.Unlock()
@@ -46,20 +51,20 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
-	if err := s.waitLock(ctx, f); err != nil {
+	if err := s.waitLock(ctx, f, noWait); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return func() { f.Close() }, nil
 }
 
-func (s *Store) waitLock(ctx context.Context, f *os.File) error {
+func (s *Store) waitLock(ctx context.Context, f *os.File, noWait bool) error {
 	for wait := lockPollMin; ; wait = min(2*wait, lockPollMax) {
 		switch ok, err := tryFlock(f, unix.LOCK_EX); {
 		case err != nil:
 			return fmt.Errorf("lock store: %w", err)
 		case ok:
 			return nil
-		case s.opts.NoWait:
+		case noWait:
 			return ErrLocked
 		}
 		select {
@@ -92,7 +97,8 @@ var errMoved = errors.New("snapshot moved")
 // what the manifest names. Errors are fs.ErrNotExist if there is no manifest and errMoved.
 //
 // GC deletes a removed snapshot only while it holds the exclusive lock, so a lease that comes too late is either
-// refused here or finds that the manifest is no longer at its path.
+// refused here or finds that the manifest is no longer at its path. Evict holds the locks of stubs while it deletes packs of theirs:
+// that is waited for.
 func lease(dir string) (*os.File, error) {
 	path := filepath.Join(dir, manifestFile)
 	f, err := os.Open(path)
@@ -106,10 +112,18 @@ func lease(dir string) (*os.File, error) {
 }
 
 func leaseFile(f *os.File, path string) error {
-	if ok, err := tryFlock(f, unix.LOCK_SH); err != nil {
-		return err
-	} else if !ok {
-		return errMoved // only GC takes the exclusive lock, and only of removed snapshots
+	wait := lockPollMin
+	for {
+		if ok, err := tryFlock(f, unix.LOCK_SH); err != nil {
+			return err
+		} else if ok {
+			break
+		}
+		if !isStub(filepath.Dir(path)) {
+			return errMoved // only GC takes the exclusive lock, and only of removed snapshots
+		}
+		time.Sleep(wait)
+		wait = min(2*wait, lockPollMax)
 	}
 	opened, err := f.Stat()
 	if err != nil {
@@ -121,8 +135,8 @@ func leaseFile(f *os.File, path string) error {
 	return nil
 }
 
-// leased reports whether somebody has a lease on the snapshot in the removed folder dir. If not, the caller may
-// delete it before it calls release.
+// leased reports whether somebody has a lease on the snapshot in the folder dir, which was removed or is a stub. If not, the caller may
+// delete it, or packs of the stub, before it calls release.
 func leased(dir string) (yes bool, release func(), err error) {
 	f, err := os.Open(filepath.Join(dir, manifestFile))
 	if errors.Is(err, fs.ErrNotExist) {

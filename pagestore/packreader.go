@@ -39,6 +39,10 @@ func (s *Store) PackFile(namespace, path string) (*PackReader, error) {
 	}
 	ns := s.namespace(namespace)
 	if p := s.sharePack(packKey{namespace: ns.name, id: id}); p != nil {
+		if p.partial() { // nobody can have mapped it
+			s.releasePack(p)
+			return nil, fmt.Errorf("%w: %s in namespace %s is not all here", ErrMissingPack, id, namespace)
+		}
 		return &PackReader{store: s, name: name, pack: p}, nil // it may have lost its name since it was opened
 	}
 	footer, err := readFooter(ns.pack(id), id)
@@ -47,7 +51,7 @@ func (s *Store) PackFile(namespace, path string) (*PackReader, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("open pack %s: %w", id, classify(err))
 	}
-	p, err := s.acquirePack(ns, id, uint32(footer.Pages()))
+	p, err := s.acquirePack(ns, id, uint32(footer.Pages()), nil)
 	if err != nil {
 		return nil, err
 	}

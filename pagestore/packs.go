@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"slices"
 
+	"thaw/internal/durable"
 	"thaw/pagestore/internal/pack"
 )
 
@@ -22,27 +23,64 @@ type openPack struct {
 	key    packKey
 	path   string // of its file
 	mapped *pack.Mapped
-	refs   int // protected by Store.mu; 0: in Store.mu.idle
+	remote *RemotePack // nil: the pack is complete; else mapped is part of it
+	refs   int         // protected by Store.mu; 0: in Store.mu.idle
 }
 
-// acquirePack opens a pack or shares an open one. Errors wrap ErrMissingPack, ErrCorrupt or ErrVersion.
-func (s *Store) acquirePack(ns namespace, id PackID, pages uint32) (*openPack, error) {
+// acquirePack opens a pack or shares an open one. Pages 0 stands for any number. If remote has the pack,
+// it may be one of which pages are missing. Errors wrap
+// ErrMissingPack, ErrCorrupt or ErrVersion.
+func (s *Store) acquirePack(ns namespace, id PackID, pages uint32, remote *Remote) (*openPack, error) {
+	root, isRemote := remote.root(id)
 	key := packKey{namespace: ns.name, id: id}
 	if p := s.sharePack(key); p != nil {
+		if p.remote != nil && isRemote && (p.remote.Root != root || p.remote.Pages != pages) {
+			s.releasePack(p)
+			return nil, corruptf("pack %s has root %s here, and %s in another snapshot", id, root, p.remote.Root)
+		}
 		return p, nil
 	}
+	p := &openPack{key: key, path: ns.pack(id), refs: 1}
 	mapped, err := pack.Open(ns.pack(id), id)
+	if errors.Is(err, fs.ErrNotExist) && isRemote {
+		var part *pack.Partial
+		mapped, part, err = s.openPartial(ns, id, pages, root)
+		if durable.NoSpace(err) {
+			s.makeRoom(0)
+			mapped, part, err = s.openPartial(ns, id, pages, root)
+		}
+		if part != nil {
+			p.remote = &RemotePack{Namespace: ns.name, ID: id, Pages: pages, Root: root, store: s, ns: ns, part: part, open: p}
+			mapped = part.Mapped
+		}
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %w", ErrMissingPack, err)
 	} else if err != nil {
 		return nil, fmt.Errorf("open pack: %w", classify(err))
 	}
-	if mapped.Pages() != pages {
+	if pages != 0 && mapped.Pages() != pages {
 		err := corruptf("pack has %d pages, want %d", mapped.Pages(), pages)
 		return nil, errors.Join(err, mapped.Close())
 	}
-	return s.addPack(&openPack{key: key, path: ns.pack(id), mapped: mapped, refs: 1}), nil
+	p.mapped = mapped
+	if p = s.addPack(p); p.remote != nil {
+		s.finishSoon(p.remote) // if somebody died before doing so
+	}
+	return p, nil
 }
+
+// close unmaps the pack.
+func (p *openPack) close() {
+	if p.remote != nil {
+		p.remote.part.Close()
+		return
+	}
+	p.mapped.Close() // munmap of a whole mapping does not fail
+}
+
+// partial reports whether pages of the pack may be missing.
+func (p *openPack) partial() bool { return p.remote != nil && !p.remote.complete.Load() }
 
 // sharePack returns the open pack with a reference for the caller, nil if it is not open.
 func (s *Store) sharePack(key packKey) *openPack {
@@ -74,7 +112,7 @@ func (s *Store) addPack(p *openPack) *openPack {
 	if other == nil {
 		return p
 	}
-	p.mapped.Close() // munmap of a whole mapping does not fail
+	p.close()
 	return other
 }
 
@@ -82,7 +120,13 @@ func (s *Store) addPack(p *openPack) *openPack {
 func (s *Store) releasePack(p *openPack) {
 	s.mu.Lock()
 	p.refs--
-	if p.refs == 0 {
+	switch {
+	case p.refs > 0:
+	case p.partial() || p.remote != nil && p.remote.part.InMemory():
+		// Not kept: who evicts it must find that nobody writes to it.
+		delete(s.mu.packs, p.key)
+		defer p.close()
+	default:
 		p.mapped.Rest()
 		s.mu.idle = append(s.mu.idle, p)
 	}
@@ -114,7 +158,7 @@ func (s *Store) closeIdle(keep int) {
 	}
 	s.mu.Unlock()
 	for _, p := range drop {
-		p.mapped.Close() // munmap of a whole mapping does not fail
+		p.close()
 	}
 }
 

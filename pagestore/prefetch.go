@@ -17,21 +17,26 @@ const prefetchQueue = 8192
 // meanwhile.
 type prefetchRequest struct {
 	hot   *Image // nil: the pack
+	image *Image // whose pack it is, if pages of it may have to come from the origin
 	pack  *openPack
 	page  uint32
 	pages int
 }
 
+// remoteWorkers is how many requests to the origin are under way for what nobody waits for yet. More than one hides its delay.
+const remoteWorkers = 4
+
 // prefetcher reads ahead: one request after the other, because the kernel makes the best of a file that is read in order.
-// Its goroutine is started by the first request and ended by stop, which Store.Close calls and which waits for it.
+// Its goroutines are started by the first request and ended by stop, which Store.Close calls and which waits for it.
 type prefetcher struct {
-	eager bool // does not give way: somebody is about to wait for what it reads; immutable
+	eager   bool // does not give way: somebody is about to wait for what it reads; immutable
+	workers int  // how many goroutines read; immutable
 
 	stopping atomic.Bool
 
 	mu    sync.Mutex
 	queue chan prefetchRequest // nil until the first request; closed by stop; protected by mu
-	done  chan struct{}
+	done  sync.WaitGroup
 }
 
 // ask queues a request, of which it takes the reference, and does not wait. It reports whether it did.
@@ -43,8 +48,9 @@ func (p *prefetcher) ask(s *Store, r prefetchRequest) bool {
 	}
 	if p.queue == nil {
 		p.queue = make(chan prefetchRequest, prefetchQueue)
-		p.done = make(chan struct{})
-		go p.run(s)
+		for range p.workers {
+			p.done.Go(func() { p.run(s) })
+		}
 	}
 	select {
 	case p.queue <- r:
@@ -55,13 +61,17 @@ func (p *prefetcher) ask(s *Store, r prefetchRequest) bool {
 }
 
 func (p *prefetcher) run(s *Store) {
-	defer close(p.done)
 	if !p.eager {
 		giveWay()
 	}
 	for r := range p.queue {
 		if r.hot != nil {
 			r.hot.readHot(p.stopping.Load)
+			continue
+		}
+		if r.image != nil {
+			r.image.fetchAhead(r, p.stopping.Load)
+			s.releasePack(r.pack)
 			continue
 		}
 		r.pack.mapped.Prefetch(r.page, r.pages, p.stopping.Load)
@@ -94,6 +104,6 @@ func (p *prefetcher) stop() {
 	}
 	p.mu.Unlock()
 	if started {
-		<-p.done
+		p.done.Wait()
 	}
 }

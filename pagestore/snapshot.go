@@ -21,6 +21,8 @@ type Snapshot struct {
 	store *Store
 	ns    namespace
 	info  *Info
+	// remote is where pages come from that are not here; nil if none do.
+	remote *Remote
 
 	file     *os.File // the manifest, which carries the lease
 	dir      *os.File // the folder, wherever it is moved
@@ -97,6 +99,9 @@ func (s *Store) openFolder(ns namespace, path string) (_ *Snapshot, err error) {
 		return nil, err
 	}
 	if err := snap.mapManifest(); err != nil {
+		return nil, err
+	}
+	if snap.remote, err = readRemote(path); err != nil {
 		return nil, err
 	}
 	return snap, nil

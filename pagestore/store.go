@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"thaw/internal/durable"
 	"thaw/pagestore/internal/pack"
@@ -33,6 +35,12 @@ type Options struct {
 	// disk space free, when the next snapshot is opened or closed.
 	KeepPacks int
 
+	// Origin brings pages that a stub names and that are not here; see [Store.Adopt]. nil: they are [ErrNotLocal].
+	Origin Origin
+	// RemoteBytes is how many bytes of the disk what came from afar may take: partial packs, and the packs that only stubs name. More
+	// is evicted in the background while pages come in, but never what somebody leases. 0: no bound.
+	RemoteBytes int64
+
 	// Logger receives what is worth knowing and is no error of a call, for example that an index is being rebuilt.
 	// nil discards it.
 	Logger *slog.Logger
@@ -43,6 +51,8 @@ type Options struct {
 	packPages int
 	// packsCold makes no page of a pack count as being in memory; tests use it, whose packs always are.
 	packsCold bool
+	// hotPatience is how long a Load waits for a page that is to come with the hot pages; tests change it.
+	hotPatience time.Duration
 }
 
 func (o *Options) setDefaults() {
@@ -51,6 +61,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.fs == nil {
 		o.fs = durable.Disk
+	}
+	if o.hotPatience == 0 {
+		o.hotPatience = hotPatience
 	}
 	if o.packPages == 0 {
 		o.packPages = pack.MaxPages
@@ -65,12 +78,24 @@ type Store struct {
 	prefetcher prefetcher
 	// hotPrefetcher reads hot files: they are small, and wanted before all else.
 	hotPrefetcher prefetcher
+	// remotePrefetcher asks the origin for what the others would read from the disk.
+	remotePrefetcher prefetcher
+
+	// ctx ends with Close: what waits for the origin, and what runs in the background.
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	running sync.WaitGroup
+	// finishing is held while an ordinary pack is made of a partial one, and evicting while room is made.
+	finishing, evicting sync.Mutex
+	cameIn              atomic.Int64 // bytes from afar since the quota was looked at
 
 	mu struct {
 		sync.Mutex
 		closed bool
 		// packs are the open packs, each shared by all snapshots of this Store that use it.
 		packs map[packKey]*openPack
+		// streams are the hot pages that are coming in.
+		streams map[streamKey]*hotStream
 		// idle are the open packs that no snapshot uses, the one that has been idle longest first.
 		idle []*openPack
 	}
@@ -137,12 +162,19 @@ func Open(dir string, opts *Options) (*Store, error) {
 	if err := checkFormat(filepath.Join(dir, formatFile)); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
-	s := &Store{dir: dir, hotPrefetcher: prefetcher{eager: true}}
+	s := &Store{
+		dir:              dir,
+		hotPrefetcher:    prefetcher{eager: true, workers: 1},
+		prefetcher:       prefetcher{workers: 1},
+		remotePrefetcher: prefetcher{eager: true, workers: remoteWorkers},
+	}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	if opts != nil {
 		s.opts = *opts
 	}
 	s.opts.setDefaults()
 	s.mu.packs = make(map[packKey]*openPack)
+	s.mu.streams = make(map[streamKey]*hotStream)
 	return s, nil
 }
 
@@ -171,16 +203,30 @@ func checkFormat(path string) error {
 // Dir returns the folder of the store.
 func (s *Store) Dir() string { return s.dir }
 
-// Close ends the prefetches that the store's images asked for, and waits for them. Snapshots that are open stay valid
-// and must be closed on their own. Close is idempotent.
+// Close ends the prefetches that the store's images asked for, and waits for them. Snapshots that are open stay valid, as far as they
+// do not need the origin any more, and must be closed on their own. Close is idempotent.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	s.mu.closed = true
 	s.mu.Unlock()
+	s.cancel(ErrClosed)
 	s.prefetcher.stop()
 	s.hotPrefetcher.stop()
+	s.remotePrefetcher.stop()
+	s.running.Wait()
 	s.closeIdle(0)
 	return nil
+}
+
+// background runs fn in a goroutine for which Close waits; fn should end with its context. It reports whether it does.
+func (s *Store) background(fn func(ctx context.Context)) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.closed {
+		return false
+	}
+	s.running.Go(func() { fn(s.ctx) })
+	return true
 }
 
 // Namespaces returns the namespaces that the store has folders for, sorted.

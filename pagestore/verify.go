@@ -29,6 +29,8 @@ type VerifyReport struct {
 	Snapshots int    `json:"snapshots"`
 	Packs     int    `json:"packs"`
 	Pages     uint64 `json:"pages"`
+	// RemotePacks are named by stubs alone, and not, or not all, here; Pages has those that are.
+	RemotePacks int `json:"remote_packs"`
 	// HotPages are second copies of pages; see [WorkingSet].
 	HotPages uint64 `json:"hot_pages"`
 
@@ -121,7 +123,9 @@ type namespaceCheck struct {
 	ns        namespace
 	snapshots []*Snapshot
 	used      usage
+	stubs     map[PackID]bool // packs that are named: whether by stubs alone
 	packs     []packFile
+	partial   []PackID
 	// workingSets are those of the snapshots that have one.
 	workingSets []workingSetCheck
 }
@@ -144,7 +148,7 @@ func (c *namespaceCheck) bytes() (n uint64) {
 
 // openNamespace leases the snapshots first and lists the packs then, so that no pack of theirs can go meanwhile.
 func (v *verifier) openNamespace(ns namespace) (*namespaceCheck, error) {
-	c := &namespaceCheck{ns: ns, used: make(usage)}
+	c := &namespaceCheck{ns: ns, used: make(usage), stubs: make(map[PackID]bool)}
 	folders, err := ns.listSnapshots()
 	if err != nil {
 		return c, err
@@ -155,6 +159,9 @@ func (v *verifier) openNamespace(ns namespace) (*namespaceCheck, error) {
 	}
 	for _, f := range append(folders, removed...) {
 		v.openSnapshot(c, f)
+	}
+	if c.partial, err = ns.listPartial(); err != nil {
+		return c, err
 	}
 	c.packs, err = ns.listPacks()
 	return c, err
@@ -176,8 +183,21 @@ func (v *verifier) openSnapshot(c *namespaceCheck, f folder) {
 		v.badSnapshot(snap.info.Name, err)
 		return
 	}
+	c.noteStub(snap)
 	if hint, packed := workingSetBytes(f.dir); hint > 0 || packed > 0 {
 		c.workingSets = append(c.workingSets, workingSetCheck{snapshot: snap, hint: hint, packed: packed})
+	}
+}
+
+// noteStub notes whether the packs that a snapshot names may be missing.
+func (c *namespaceCheck) noteStub(snap *Snapshot) {
+	ids, _, err := readPacks(snap.manifest)
+	if err != nil {
+		return // another finding
+	}
+	for _, id := range ids {
+		alone, named := c.stubs[id]
+		c.stubs[id] = snap.remote != nil && (alone || !named)
 	}
 }
 
@@ -228,8 +248,17 @@ func (v *verifier) checkNamespace(ctx context.Context, c *namespaceCheck) error 
 	for _, w := range c.workingSets {
 		g.Go(func() error { return v.checkWorkingSet(ctx, w) })
 	}
+	for _, id := range c.partial {
+		if !present[id] && c.used[id] != nil {
+			g.Go(func() error { return v.checkPartial(ctx, c, id) })
+		}
+	}
 	for _, id := range slices.SortedFunc(maps.Keys(c.used), compareIDs) {
-		if !present[id] {
+		switch {
+		case present[id]:
+		case c.stubs[id]:
+			v.remotePack()
+		default:
 			v.badPack(c, id, ErrMissingPack)
 		}
 	}

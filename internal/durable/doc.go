@@ -9,7 +9,8 @@
 //
 // A rename without the first two steps may survive a power cut while the bytes do not; without the last one the
 // change may silently be undone. rename(2) is atomic on every Linux file system that can hold a store; it replaces
-// files and empty folders, and fails on a folder with content.
+// files and empty folders, and fails on a folder with content. Where nothing may be replaced, linkat takes its place,
+// and the temporary name is removed afterwards.
 //
 // Errors of fsync are final: Linux may drop the dirty pages that it could not write (see fsync(2), and "Can
 // applications recover from fsync failures?", Rebello et al., USENIX ATC 2020), so nothing here retries one.

@@ -26,6 +26,8 @@ type FS interface {
 	Mkdir(name string) error
 	// Rename moves a file or folder within the file system.
 	Rename(from, to string) error
+	// Link gives a file another name. It is an error if that name exists: of several that race for it one succeeds.
+	Link(from, to string) error
 	// Remove deletes a file or an empty folder.
 	Remove(name string) error
 	// SyncFile makes the content of an existing file durable: for files that somebody else wrote.
@@ -68,6 +70,7 @@ func (disk) Create(name string) (File, error) {
 
 func (disk) Mkdir(name string) error      { return os.Mkdir(name, dirMode) }
 func (disk) Rename(from, to string) error { return os.Rename(from, to) }
+func (disk) Link(from, to string) error   { return os.Link(from, to) }
 func (disk) Remove(name string) error     { return os.Remove(name) }
 func (disk) SyncFile(name string) error   { return syncPath(name, 0) }
 func (disk) SyncDir(name string) error    { return syncPath(name, unix.O_DIRECTORY) }

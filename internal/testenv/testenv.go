@@ -25,6 +25,8 @@ const (
 	envPodman  = "THAW_PODMAN"
 	envRootfs  = "THAW_ROOTFS"
 	envDeps    = "THAW_DEPS"
+
+	envS3Server = "THAW_S3_SERVER"
 )
 
 // missing skips the test, or fails it where nothing may be missing.
@@ -200,6 +202,19 @@ func Runc(tb testing.TB) string {
 	path, err := exec.LookPath(name)
 	if err != nil {
 		missing(tb, "needs runc: make deps: %v", err)
+	}
+	return path
+}
+
+// S3Server returns the path of versitygw, an S3 server: $THAW_S3_SERVER, else the one that "make test-deps" builds. It skips the test if there is none.
+func S3Server(tb testing.TB) string {
+	tb.Helper()
+	path := os.Getenv(envS3Server)
+	if path == "" {
+		path = filepath.Join(deps(tb), "bin", "versitygw")
+	}
+	if !isFile(path) {
+		missing(tb, "needs the S3 server versitygw, and there is no %s: make test-deps", path)
 	}
 	return path
 }

@@ -203,6 +203,17 @@ func (f *FS) Rename(from, to string) error {
 	}, nil)
 }
 
+// Link implements durable.FS. A power cut takes back the name, not what the file has under its other one.
+func (f *FS) Link(from, to string) error {
+	return f.do(true, func() error {
+		if err := os.Link(from, to); err != nil {
+			return err
+		}
+		f.note(change{kind: made, name: to})
+		return nil
+	}, nil)
+}
+
 // Remove implements durable.FS.
 func (f *FS) Remove(name string) error {
 	return f.do(false, func() error {

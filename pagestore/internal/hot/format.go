@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/cespare/xxhash/v2"
@@ -109,6 +110,31 @@ func Encode(snapshot pack.Digest, imagePages uint64, runs []Run) (head []byte, t
 		return nil, nil, fmt.Errorf("read back head of hot file: %w", err)
 	}
 	return head, t, nil
+}
+
+// MaxHeadSize is the most bytes that may come before the pages of a hot file.
+const MaxHeadSize = (headerSize + MaxPages*runSize + pack.PageSize - 1) / pack.PageSize * pack.PageSize
+
+// ParseHead is [Parse] for a head without a file behind it: the size of the file is what the head says.
+func ParseHead(head []byte, snapshot pack.Digest, imagePages uint64) (*Table, error) {
+	if len(head) < headerSize {
+		return nil, fmt.Errorf("%w: no header", ErrCorrupt)
+	}
+	pages := int64(binary.LittleEndian.Uint32(head[pagesOff:]))
+	return Parse(head, int64(len(head))+pages*pack.PageSize, snapshot, imagePages)
+}
+
+// ReadHead returns the bytes of a hot file that come before its pages, which nobody has checked.
+func ReadHead(r io.ReaderAt) ([]byte, error) {
+	header := make([]byte, headerSize)
+	if _, err := r.ReadAt(header, 0); err != nil {
+		return nil, fmt.Errorf("read header of hot file: %w", err)
+	}
+	head := make([]byte, headSize(int64(min(binary.LittleEndian.Uint32(header[runsOff:]), MaxPages))))
+	if _, err := r.ReadAt(head, 0); err != nil {
+		return nil, fmt.Errorf("read head of hot file: %w", err)
+	}
+	return head, nil
 }
 
 // parseHeader checks the first bytes of a file of the given size and returns the counts in them. They are bounded by the size.

@@ -14,5 +14,7 @@
 // Digests and sums lie apart because a server needs the sums only: opening a full pack is one read of the last 512 KiB
 // instead of 2.6 MB.
 //
+// A [Partial] is a pack that fills up, with a map of what is there: docs/format/partial.md.
+//
 // [Writer] makes packs, [Footer] is the checked tables in memory (for the index and the verifier), [Mapped] serves.
 package pack

@@ -1,6 +1,7 @@
 package pack
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -74,15 +75,20 @@ func open(f *os.File, want ID) (*Mapped, error) {
 	if err != nil {
 		return nil, err
 	}
-	sums := len(data) - trailerSize - t.pages*sumSize
+	return newMapped(f, data, t.id, uint32(t.pages)), nil
+}
+
+// newMapped takes the mapping of f.
+func newMapped(f *os.File, data []byte, id ID, pages uint32) *Mapped {
+	sums := len(data) - trailerSize - int(pages)*sumSize
 	return &Mapped{
-		id:       t.id,
-		pages:    uint32(t.pages),
+		id:       id,
+		pages:    pages,
 		file:     f,
 		data:     data,
 		sums:     data[sums : len(data)-trailerSize],
-		verified: pageset.New(uint32(t.pages)),
-	}, nil
+		verified: pageset.New(pages),
+	}
 }
 
 // readEnd reads and checks the trailer and the table of sums.
@@ -226,6 +232,15 @@ func (m *Mapped) HasDigest(page uint32, want *Digest) (ok bool, err error) {
 	defer mapping.Recover(mapping.Guard(), &err)
 	off := Offset(m.pages) + int64(page)*digestSize
 	return string(m.data[off:off+digestSize]) == string(want[:]), nil
+}
+
+// Digests returns a copy of the table of digests, which it checks.
+func (m *Mapped) Digests() (digests []byte, err error) {
+	if err := m.CheckFooter(); err != nil {
+		return nil, err
+	}
+	defer mapping.Recover(mapping.Guard(), &err)
+	return bytes.Clone(m.data[Offset(m.pages):][:int(m.pages)*digestSize]), nil
 }
 
 // fetch waits until pages [page, end) are in memory.

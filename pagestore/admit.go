@@ -1,0 +1,191 @@
+package pagestore
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"thaw/internal/durable"
+	"thaw/pagestore/internal/pack"
+)
+
+const (
+	partialDir = "partial"
+	mapExt     = ".map"
+)
+
+func (n namespace) partial() string { return filepath.Join(n.dir, partialDir) }
+
+// partialFiles returns the paths of a partial pack and of its map.
+func (n namespace) partialFiles(id PackID) (file, state string) {
+	return filepath.Join(n.partial(), id.String()+packExt), filepath.Join(n.partial(), id.String()+mapExt)
+}
+
+// lockPartial makes the caller the one who opens, finishes or deletes partial packs of the namespace, in all processes. It is held for
+// steps that wait for no disk but by accident, so it is waited for without a deadline.
+func (n namespace) lockPartial() (unlock func(), err error) {
+	f, err := os.Open(n.partial())
+	if err != nil {
+		return nil, err
+	}
+	for {
+		switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err {
+		case nil:
+			return func() { f.Close() }, nil
+		case unix.EINTR:
+		default:
+			return nil, errors.Join(&fs.PathError{Op: "flock", Path: f.Name(), Err: err}, f.Close())
+		}
+	}
+}
+
+// bootID tells this start of the machine from others.
+var bootID = sync.OnceValues(func() (b pack.Boot, err error) {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return b, err
+	}
+	digits, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(string(text)), "-", ""))
+	if err != nil || len(digits) != len(b) {
+		return b, fmt.Errorf("boot id is %q: %w", text, err)
+	}
+	return pack.Boot(digits), nil
+})
+
+// openPartial opens the pack that a stub names: the ordinary one, if it has become that, or the partial one. One of the two is nil.
+func (s *Store) openPartial(ns namespace, id PackID, pages uint32, root Digest) (*pack.Mapped, *pack.Partial, error) {
+	boot, err := bootID()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := os.Mkdir(ns.partial(), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, nil, err
+	}
+	unlock, err := ns.lockPartial()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unlock()
+	mapped, err := pack.Open(ns.pack(id), id) // again: it may have got its name since
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return mapped, nil, err
+	}
+	file, state := ns.partialFiles(id)
+	part, err := pack.OpenPartial(file, state, id, pages, root, boot)
+	return nil, part, err
+}
+
+// admit writes checked pages to their place, or keeps them in memory if there is no room for them.
+func (p *RemotePack) admit(page uint32, content, digests []byte) error {
+	if err := p.err(); err != nil {
+		return err
+	}
+	err := p.part.Admit(page, content, digests)
+	if durable.NoSpace(err) {
+		p.store.makeRoom(int64(len(content)))
+		if err = p.part.Admit(page, content, digests); durable.NoSpace(err) {
+			p.store.opts.Logger.Warn("disk is full: pages from afar are in memory only", "pack", p.ID.String(), "bytes", len(content))
+			err = p.part.Keep(page, content)
+		}
+	}
+	if err != nil {
+		return classify(err)
+	}
+	p.store.admitted(int64(len(content)))
+	p.store.finishSoon(p)
+	return nil
+}
+
+// finishSoon has an ordinary pack made of p if all of its pages are there. The caller has a reference to the open pack.
+func (s *Store) finishSoon(p *RemotePack) {
+	if !p.part.Complete() || p.finishing.Swap(true) {
+		return
+	}
+	s.retainPack(p.open) // which the caller holds, too
+	started := s.background(func(context.Context) {
+		defer s.releasePack(p.open)
+		s.finishing.Lock() // one disk
+		defer s.finishing.Unlock()
+		if err := s.finish(p); err != nil {
+			s.opts.Logger.Warn("pack that came from afar is not finished", "namespace", p.Namespace, "pack", p.ID.String(), "err", err)
+		}
+	})
+	if !started {
+		p.finishing.Store(false)
+		s.releasePack(p.open)
+	}
+}
+
+// finish makes an ordinary pack of p, durably.
+func (s *Store) finish(p *RemotePack) error {
+	err := p.part.Finish()
+	if err == nil {
+		err = s.publishPartial(p)
+	}
+	switch {
+	case err == nil:
+		p.complete.Store(true)
+	case errors.Is(err, pack.ErrWrongBytes):
+		err = fmt.Errorf("%w: %w", ErrWrongBytes, err)
+		p.failed.Store(&err)
+		p.part.Doubt()
+		return errors.Join(err, p.ns.discard(s.opts.fs, p.ID))
+	default:
+		p.finishing.Store(false)
+	}
+	return classify(err)
+}
+
+// publishPartial gives a finished file the name of an ordinary pack.
+func (s *Store) publishPartial(p *RemotePack) error {
+	file, state := p.ns.partialFiles(p.ID)
+	if err := s.opts.fs.SyncFile(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	unlock, err := p.ns.lockPartial()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := os.Stat(p.ns.pack(p.ID)); err == nil { // somebody else was faster
+		return p.ns.discardLocked(s.opts.fs, p.ID)
+	}
+	if err := s.opts.fs.Rename(file, p.ns.pack(p.ID)); err != nil {
+		return err
+	}
+	if err := s.opts.fs.SyncDir(p.ns.packs()); err != nil {
+		return err
+	}
+	if err := s.opts.fs.Remove(state); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// discard deletes a partial pack. Who has it open goes on with what it has.
+func (n namespace) discard(fsys durable.FS, id PackID) error {
+	unlock, err := n.lockPartial()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return n.discardLocked(fsys, id)
+}
+
+func (n namespace) discardLocked(fsys durable.FS, id PackID) error {
+	file, state := n.partialFiles(id)
+	for _, name := range []string{state, file} {
+		if err := fsys.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,4 @@
+package blob
+
+// For the tests of crashes.
+var NewDirOn = newDir
