@@ -19,6 +19,9 @@ var mayImport = map[string][]string{
 	"thaw/internal/...":              {"thaw/internal/...", "thaw/uffd"},
 	"thaw/pagestore":                 {"thaw/pagestore/internal/...", "thaw/internal/durable"},
 	"thaw/pagestore/internal/...":    {"thaw/pagestore/internal/...", "thaw/internal/durable"},
+	"thaw/pagestore/blob":            {},
+	"thaw/pagestore/blob/peer":       {"thaw/pagestore/blob", "thaw/internal/durable"},
+	"thaw/pagestore/blob/placement":  {},
 	"thaw/restore":                   {"thaw/uffd"},
 	"thaw/restore/criu":              {"thaw/restore", "thaw/restore/criu/internal/...", "thaw/uffd", "thaw/internal/..."},
 	"thaw/restore/criu/internal/...": {"thaw/restore", "thaw/uffd", "thaw/internal/..."},
@@ -97,9 +100,10 @@ func TestImportsPointOneWay(t *testing.T) {
 
 // onlyImporter says who alone may import a module from outside, by the beginning of its packages' paths.
 var onlyImporter = map[string]string{
-	"github.com/cilium/ebpf":         "thaw/restore/tracer",
-	"github.com/vishvananda/netlink": "thaw/function/network",
-	"github.com/google/nftables":     "thaw/function/network",
+	"github.com/cilium/ebpf":          "thaw/restore/tracer",
+	"github.com/vishvananda/netlink":  "thaw/function/network",
+	"github.com/google/nftables":      "thaw/function/network",
+	"github.com/hashicorp/memberlist": "thaw/pagestore/blob/placement",
 }
 
 func TestModulesWithOneImporterHaveNoOther(t *testing.T) {
