@@ -23,15 +23,17 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 
 type fact struct{ Name, Value string }
 
-type legend struct {
+// A Line is an entry of a picture's legend: its text, and which of the style sheet's colors the line has.
+type Line struct {
 	Name  string
 	Color int
 }
 
-type picture struct {
+// A Picture is a chart that has been drawn.
+type Picture struct {
 	Title  string
 	SVG    template.HTML
-	Legend []legend
+	Legend []Line
 }
 
 type row struct {
@@ -49,7 +51,7 @@ type table struct {
 
 type section struct {
 	result.Scenario
-	Pictures []picture
+	Pictures []Picture
 	Tables   []table
 }
 
@@ -62,14 +64,14 @@ func Write(w io.Writer, d *result.Document) error {
 		Warnings []string
 		Met      int
 		Sections []section
-	}{Document: d, Style: template.CSS(style), Facts: facts(d), Warnings: d.Warnings()}
+	}{Document: d, Style: Style(), Facts: facts(d), Warnings: d.Warnings()}
 	for i := range d.Goals {
 		if d.Goals[i].Met {
 			data.Met++
 		}
 	}
 	for _, s := range d.Scenarios {
-		data.Sections = append(data.Sections, section{Scenario: s, Pictures: pictures(d, &s), Tables: tables(d, s.Name)})
+		data.Sections = append(data.Sections, section{Scenario: s, Pictures: Pictures(d, &s), Tables: tables(d, s.Name)})
 	}
 	if err := pageTemplate.Execute(w, data); err != nil {
 		return fmt.Errorf("write report: %w", err)
@@ -110,17 +112,21 @@ func settings(s *result.Settings) string {
 	return out
 }
 
-func pictures(d *result.Document, s *result.Scenario) []picture {
-	var out []picture
+// Style returns the style sheet that pictures, and tables beside them, are drawn for.
+func Style() template.CSS { return template.CSS(style) }
+
+// Pictures draws the charts of a scenario of d, other pages' too. Charts that d has nothing for are left out.
+func Pictures(d *result.Document, s *result.Scenario) []Picture {
+	var out []Picture
 	for i := range s.Charts {
 		c := &s.Charts[i]
 		p, ok := build(d, s.Name, c)
 		if !ok {
 			continue
 		}
-		pic := picture{Title: c.Title, SVG: p.svg(c.Title)}
+		pic := Picture{Title: c.Title, SVG: p.svg(c.Title)}
 		for _, l := range p.lines {
-			pic.Legend = append(pic.Legend, legend{l.name, l.color})
+			pic.Legend = append(pic.Legend, Line{l.name, l.color})
 		}
 		out = append(out, pic)
 	}

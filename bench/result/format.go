@@ -12,9 +12,9 @@ func Format(v float64, unit string) string {
 	case "ns":
 		return scaled(v, []string{"ns", "us", "ms", "s"})
 	case "B/s":
-		return scaled(v, []string{"B/s", "kB/s", "MB/s", "GB/s"})
+		return scaled(v, []string{"B/s", "kB/s", "MB/s", "GB/s", "TB/s"})
 	case "B":
-		return scaled(v, []string{"B", "kB", "MB", "GB"})
+		return scaled(v, []string{"B", "kB", "MB", "GB", "TB"})
 	case "":
 		return digits(v)
 	}

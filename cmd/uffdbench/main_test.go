@@ -25,6 +25,7 @@ func bench(ctx context.Context, args ...string) (code int, stdout, stderr string
 func TestWrongCommandLinesAreUsageErrors(t *testing.T) {
 	for _, args := range [][]string{
 		{"run", "nosuch"}, {"run", "--reps", "0"}, {"run", "--filter", "("}, {"run", "--nosuch"}, {"compare", "one.json"}, {"report"}, {"nosuch"},
+		{"fleet", "--nodes", "0"}, {"fleet", "--nodes", "10,"}, {"fleet", "--scenario", "nosuch"}, {"fleet", "--scenario", ""}, {"fleet", "x"},
 	} {
 		if code, out, stderr := bench(t.Context(), args...); code != int(cli.Usage) || out != "" || !strings.Contains(stderr, "uffdbench: ") {
 			t.Errorf("%q: exit code %d, output %q, error %q", args, code, out, stderr)
@@ -117,6 +118,44 @@ func TestFilesThatAreNoResultsAreNamed(t *testing.T) {
 func TestFilterThatMatchesNothingIsAUsageError(t *testing.T) {
 	testenv.NeedRoot(t)
 	if code, _, stderr := bench(t.Context(), "run", "zero", "--quick", "--filter", "nosuch"); code != int(cli.Usage) || !strings.Contains(stderr, "nosuch") {
+		t.Errorf("exit code %d, %q", code, stderr)
+	}
+}
+
+func TestFleetWritesAllFormatsAndTheSameTwice(t *testing.T) {
+	dir := t.TempDir()
+	json, html := filepath.Join(dir, "fleet.json"), filepath.Join(dir, "fleet.html")
+	args := []string{"fleet", "--nodes", "3,10", "--scenario", "burst,zone", "--html", html, "--json"}
+	code, out, stderr := bench(t.Context(), append(args, json)...)
+	if code != 0 || !strings.Contains(out, "inputs were measured") || !strings.Contains(stderr, "zone, 10 nodes, with peers: done") {
+		t.Fatalf("exit code %d, %q, %q", code, out, stderr)
+	}
+	if page, err := os.ReadFile(html); err != nil || !bytes.Contains(page, []byte("</html>")) {
+		t.Errorf("the page is not whole: %v", err)
+	}
+	first, err := os.ReadFile(json)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, out, _ = bench(t.Context(), append(args, "-")...); code != 0 || out != string(first) {
+		t.Errorf("exit code %d; on standard output is another report than in the file", code)
+	}
+}
+
+func TestFleetTakesInputsFromAFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "inputs.json")
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(`{"format":"thaw-fleet-inputs","version":1,"load":{"seconds":{"value":30,"basis":"assumed","from":"a short test"}}}`)
+	code, out, stderr := bench(t.Context(), "fleet", "--nodes", "3", "--scenario", "poisson", "--inputs", path, "--json", "-", "-q")
+	if code != 0 || !strings.Contains(out, "a short test") || stderr != "" {
+		t.Errorf("exit code %d, %q", code, stderr)
+	}
+	write(`{"format":"x"}`)
+	if code, _, stderr = bench(t.Context(), "fleet", "--inputs", path); code != int(cli.Corrupt) || !strings.Contains(stderr, path) {
 		t.Errorf("exit code %d, %q", code, stderr)
 	}
 }

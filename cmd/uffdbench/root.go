@@ -40,7 +40,7 @@ docs/benchmarks.md says how to read the results.
   uffdbench run --json run.json > run.txt && benchstat -col /subject run.txt`,
 		Version: cli.Version,
 	}
-	root.AddCommand(newRun(a), newList(a), newCompare(a), newReport(a))
+	root.AddCommand(newRun(a), newList(a), newCompare(a), newReport(a), newFleet(a))
 	return root
 }
 

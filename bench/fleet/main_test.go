@@ -1,0 +1,9 @@
+package fleet
+
+import (
+	"testing"
+
+	"thaw/internal/testenv"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
