@@ -98,6 +98,7 @@ func Freeze(ctx context.Context, store *pagestore.Store, tools *checkpoint.Tools
 		return nil, fmt.Errorf("freeze: %w", err)
 	}
 	o.Dump.Images, o.Dump.Work = dirs.images, dirs.work
+	readBeginnings(pid)
 
 	begin := time.Now()
 	host, err := dump(ctx, tools, &o)
@@ -121,7 +122,7 @@ func Freeze(ctx context.Context, store *pagestore.Store, tools *checkpoint.Tools
 		if o.Dump.LeaveRunning {
 			return nil, errors.Join(fmt.Errorf("freeze: %w", err), dirs.remove())
 		}
-		return nil, &KeptError{ImagesDir: dirs.images, Err: err}
+		return nil, errors.Join(&KeptError{ImagesDir: dirs.images, Err: err}, dirs.removeWork())
 	}
 	if o.ImagesDir != "" {
 		report.ImagesDir = dirs.images
@@ -185,6 +186,9 @@ func checkNameFree(store *pagestore.Store, name pagestore.Name) error {
 	}
 }
 
+// runDir is where machines keep what may be lost, most of them in memory. Who may not write there uses the disk.
+const runDir = "/run"
+
 // freezeDirs are the folders of a freeze.
 type freezeDirs struct {
 	images string
@@ -206,6 +210,10 @@ func makeFreezeDirs(o *FreezeOptions) (freezeDirs, error) {
 		return freezeDirs{}, err
 	}
 	d := freezeDirs{images: filepath.Join(base, "images"), work: filepath.Join(base, "work"), ours: []string{base}}
+	// CRIU's log has a megabyte and more, line by line, while the process stands still.
+	if run, err := os.MkdirTemp(runDir, "thaw-freeze-"); err == nil {
+		d.work, d.ours = run, append(d.ours, run)
+	}
 	if o.ImagesDir != "" {
 		d.images = o.ImagesDir
 		if err := checkEmpty(d.images); err != nil {
@@ -236,6 +244,14 @@ func checkEmpty(dir string) error {
 		return fmt.Errorf("%s: %w: it holds %s", dir, ErrNotEmpty, entries[0].Name())
 	}
 	return nil
+}
+
+// removeWork removes the work folder, if it is not in that of images that are kept.
+func (d *freezeDirs) removeWork() error {
+	if len(d.ours) == 1 {
+		return nil
+	}
+	return errors.Join(checkpoint.UnmountBelow(d.work), checkpoint.RemoveAll(d.work))
 }
 
 // remove removes the folders that we made. CRIU may have left mounts in its work folder; checkpoint.RemoveAll does not
