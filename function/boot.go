@@ -270,6 +270,9 @@ func (p *pool) update(change func(*registry.Stats)) {
 
 // note notes that an instance has come up.
 func (p *pool) note(w *worker) {
+	if w.from != "" {
+		p.restores()
+	}
 	p.update(func(s *registry.Stats) {
 		if w.from == "" {
 			s.AddCold(p.key.object, w.took)

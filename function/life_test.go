@@ -118,6 +118,27 @@ func TestSnapshotThatFailsIsSetAsideAndReplaced(t *testing.T) {
 	}
 }
 
+func TestWhatFailsAfterEachRestoreIsFrozenMoreAndMoreSeldom(t *testing.T) {
+	inWorld(t, func(o *Options) { o.FreezeAfter = 1; o.Failures = 1 }, func(w *world) {
+		w.host.fail(opRestore, errTest)
+		var freezes []int
+		for range 16 {
+			w.boots("Cart", BootCold)
+			freezes = append(freezes, len(w.host.instances(opFreeze)))
+		}
+		// Each boot but the first tries the snapshot that there is; the boot that sees it fail counts as one towards the next.
+		for i := range freezes[1:] {
+			if grown := freezes[i+1] - freezes[i]; grown > 1 {
+				t.Errorf("boot %d took %d snapshots", i+1, grown)
+			}
+		}
+		if n := freezes[len(freezes)-1]; n < 3 || n > 6 {
+			t.Errorf("16 boots that all failed to be restores took %d snapshots, want some, and fewer and fewer: %v", n, freezes)
+		}
+		w.host.on(opRestore, nil)
+	})
+}
+
 func TestSnapshotIsNotBlamedForWhatFailsColdToo(t *testing.T) {
 	inWorld(t, func(o *Options) { o.FreezeAfter = 1; o.Failures = 1 }, func(w *world) {
 		w.boots("Cart", BootCold, BootRestored)
