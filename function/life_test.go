@@ -3,6 +3,7 @@ package function
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,6 +117,21 @@ func TestSnapshotThatFailsIsSetAsideAndReplaced(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestInstancesAreOfTheServersNamespace(t *testing.T) {
+	inWorld(t, func(o *Options) { o.FreezeAfter = 1; o.Namespace = "tenant" }, func(w *world) {
+		w.boots("Cart", BootCold)
+		all := slices.Concat(w.host.instances(opStart), w.host.instances(opFreeze))
+		if len(all) < 2 {
+			t.Fatalf("%d instances, want one that serves and one that was frozen", len(all))
+		}
+		for _, i := range all {
+			if i.spec.Namespace != "tenant" {
+				t.Errorf("an instance is of namespace %q", i.spec.Namespace)
+			}
+		}
+	})
 }
 
 func TestWhatFailsAfterEachRestoreIsFrozenMoreAndMoreSeldom(t *testing.T) {

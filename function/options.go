@@ -88,6 +88,9 @@ type Options struct {
 	// CPU is this host's. Required.
 	CPU *cpu.Host
 
+	// Namespace of the page store is where snapshots go. Its packs are what instances see of the store, so it is a tenant's. Default: the store's default.
+	Namespace string
+
 	// FreezeAfter is how many cold boots a pool has before the first freeze. Default DefaultFreezeAfter; negative: nothing is frozen.
 	FreezeAfter int
 

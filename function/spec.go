@@ -46,7 +46,7 @@ func (p *pool) spec() instance.Spec {
 	spec := instance.Spec{
 		Name: instanceName(p.key.app, p.key.object), Root: p.root, Code: p.lease.Code(),
 		SDK: sdk.Folder(p.s.opts.Registry.SDKs(), p.record.Runtime.SDKDigest), Env: p.may.Environment(),
-		Network: p.s.opts.Network, Open: !p.object.Snapshot,
+		Namespace: p.s.opts.Namespace, Network: p.s.opts.Network, Open: !p.object.Snapshot,
 	}
 	if p.object.CPU != nil {
 		spec.Limits.CPUs = *p.object.CPU

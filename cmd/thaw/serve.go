@@ -29,12 +29,14 @@ import (
 	"thaw/function/rootfs"
 	"thaw/function/sdk"
 	"thaw/function/version"
+	"thaw/pagestore"
 )
 
 // serveFlags are the flags of serve.
 type serveFlags struct {
 	state, api, listen string
 	bridge             string
+	namespace          string
 	subnet             string
 	masquerade         bool
 	devices, hideCPU   []string
@@ -71,6 +73,7 @@ waited for. Needs root, for what runc and CRIU do.`,
 	stateFlag(cmd, &s.state)
 	apiFlag(cmd, &s.api)
 	f.StringVar(&s.listen, "listen", "", "TCP address to serve on, besides the socket")
+	f.StringVar(&s.namespace, "namespace", pagestore.DefaultNamespace, "namespace of the page store for snapshots; a tenant each: instances see the packs of theirs")
 	f.StringVar(&s.bridge, "bridge", "thaw0", "bridge that instances are connected to, which is made; empty: instances have no network")
 	f.StringVar(&s.subnet, "subnet", "10.77.0.0/16", "addresses of instances on the bridge")
 	f.BoolVar(&s.masquerade, "masquerade", false, "let instances reach other networks in the name of this host, which has to forward packets")
@@ -249,6 +252,10 @@ func (a *app) openNode(ctx context.Context, f *serveFlags, thawd *control.Client
 		return nil, err
 	}
 	p.closes = append(p.closes, store.Close)
+	// Instances bind its folder of packs before there is a snapshot.
+	if err := store.MakeNamespace(f.namespace); err != nil {
+		return nil, err
+	}
 	files, err := sdkFiles()
 	if err != nil {
 		return nil, err
@@ -279,7 +286,7 @@ func (a *app) openNode(ctx context.Context, f *serveFlags, thawd *control.Client
 	}
 	p.closes = append(p.closes, logs.Close)
 	p.server, err = function.New(&function.Options{
-		Registry: reg, Host: function.On(instances), OpenRoot: func(r version.Root) (*rootfs.Root, error) { return openRoot(ctx, r, reg.Dir()) }, CPU: host, FreezeAfter: f.freezeAfter, Idle: f.idle,
+		Registry: reg, Host: function.On(instances), OpenRoot: func(r version.Root) (*rootfs.Root, error) { return openRoot(ctx, r, reg.Dir()) }, CPU: host, Namespace: f.namespace, FreezeAfter: f.freezeAfter, Idle: f.idle,
 		MaxInstances: f.maxInstances, Failures: f.failures, BootPatience: f.boot, StopPatience: f.stop, Devices: f.devices, Network: f.bridge != "", Log: logs, Logger: log,
 	})
 	return p, err
