@@ -38,23 +38,29 @@ func (p *place) fill(t *testing.T, names ...string) *pagestore.Store {
 	}
 	t.Cleanup(func() { store.Close() })
 	for _, name := range names {
-		parsed, err := pagestore.ParseName(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = store.Import(t.Context(), parsed, pagestore.Input{
-			Spaces: []pagestore.Space{{
-				ID:      7,
-				Regions: []pagestore.Region{{Start: 1 << 32, End: 1<<32 + 8*pagestore.PageSize}},
-				Runs:    []pagestore.Run{{Addr: 1 << 32, Pages: 6}},
-			}},
-			Files: []io.ReaderAt{numbers{}},
-		}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		importPages(t, store, name, 6)
 	}
 	return store
+}
+
+// importPages makes a snapshot of so many pages, eight at most.
+func importPages(t *testing.T, store *pagestore.Store, name string, pages uint64) {
+	t.Helper()
+	parsed, err := pagestore.ParseName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = store.Import(t.Context(), parsed, pagestore.Input{
+		Spaces: []pagestore.Space{{
+			ID:      7,
+			Regions: []pagestore.Region{{Start: 1 << 32, End: 1<<32 + 8*pagestore.PageSize}},
+			Runs:    []pagestore.Run{{Addr: 1 << 32, Pages: pages}},
+		}},
+		Files: []io.ReaderAt{numbers{}},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestExitCodes(t *testing.T) {

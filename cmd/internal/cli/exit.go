@@ -18,6 +18,8 @@ import (
 	"thaw/function/registry"
 	"thaw/function/rootfs"
 	"thaw/pagestore"
+	"thaw/pagestore/blob"
+	"thaw/pagestore/blob/objectstore"
 	"thaw/restore/criu"
 	"thaw/restore/tracer"
 	"thaw/restore/tracer/trace"
@@ -116,6 +118,13 @@ var causes = []struct {
 	{pagestore.ErrMissingPack, Corrupt, "thaw snapshot verify says which snapshots are hit; freeze them anew"},
 	{pagestore.ErrCorrupt, Corrupt, "thaw snapshot verify says which snapshots are hit; freeze them anew"},
 	{pagestore.ErrVersion, Corrupt, "the store was written by a newer thaw: use that one"},
+	{pagestore.ErrNotLocal, Missing, "pages are elsewhere, and cannot be had at the moment: thaw snapshot inspect says where they would come from"},
+
+	{objectstore.ErrURL, Usage, "--object-store and THAW_OBJECT_STORE name one: s3://BUCKET[/PREFIX][?endpoint=http://HOST:PORT], gs://BUCKET, file:///FOLDER"},
+	{blob.ErrDenied, Permission, "credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), the shared file (AWS_PROFILE), or the cloud's services"},
+	{blob.ErrBusy, Busy, "the place asks for less: try again in a while; what has arrived there stays"},
+	{blob.ErrNoSpace, NoSpace, "make room there: thaw remote rm, then thaw remote gc"},
+	{blob.ErrNotFound, NotFound, "thaw remote ls lists what is there"},
 
 	{criu.ErrRemotePages, Corrupt, "dump without --lazy-pages, so that all pages are in the images"},
 	{criu.ErrUnsupported, Corrupt, "the images come from a CRIU that this thaw does not know; what it cannot read it refuses"},
