@@ -277,6 +277,7 @@ type FailedPage struct {
 	Page     uint64 `json:"page"`                // page number in the snapshot's image
 	Pack     string `json:"pack,omitempty"`      // pack that should hold it
 	PackPage uint64 `json:"pack_page,omitempty"` // page number in that pack
+	Reason   string `json:"reason,omitempty"`    // why it could not be had
 }
 
 // SessionList is the answer to GET /v1/sessions: live sessions and the most recent ended ones, oldest first.

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -22,52 +19,29 @@ type arrival struct {
 	mode control.PullMode
 	// store is the one to look in; nil: the one that the command line names is opened, if that can be done.
 	store *pagestore.Store
-	// stall, if it is not 0, is for how long nothing may arrive. An origin is patient: a place that is down may be back.
-	stall time.Duration
 }
 
-// during calls fn with a context that ends when nothing has arrived for too long. why, if it is not nil, says what may be the reason.
-func (v *arrival) during(ctx context.Context, why func() error, fn func(ctx context.Context) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+// during calls fn, and tells meanwhile.
+func (v *arrival) during(fn func() error) error {
+	if v.app.quiet || v.app.json {
+		return fn()
+	}
 	var watching sync.WaitGroup
 	stop := make(chan struct{})
-	if v.stall > 0 || !v.app.quiet && !v.app.json {
-		watching.Go(func() { v.watch(stop, cancel) })
-	}
-	err := fn(ctx)
+	watching.Go(func() { v.watch(stop) })
+	err := fn()
 	close(stop)
 	watching.Wait()
-	if err == nil || !errors.Is(context.Cause(ctx), errStalled) {
-		return err
-	}
-	err = fmt.Errorf("bring %s: %w", v.name, context.Cause(ctx))
-	if why != nil {
-		if reason := why(); reason != nil {
-			err = fmt.Errorf("%w: %w", err, reason)
-		}
-	}
-	return &cli.Error{
-		Code: cli.Missing, Err: err,
-		Hint: "what has arrived stays, and the next pull goes on with it; is the place where it comes from there? --give-up-after waits longer",
-	}
+	return err
 }
 
-var errStalled = errors.New("nothing has arrived for too long")
-
 // watch looks until stop is closed.
-func (v *arrival) watch(stop <-chan struct{}, giveUp context.CancelCauseFunc) {
-	p := cli.NewProgress(v.app.stderr, "bringing "+v.name.String(), v.app.quiet || v.app.json)
+func (v *arrival) watch(stop <-chan struct{}) {
+	p := cli.NewProgress(v.app.stderr, "bringing "+v.name.String(), false)
 	defer p.Done()
-	every := arrivalEvery
-	if v.stall > 0 {
-		every = min(every, v.stall)
-	}
-	tick := time.NewTicker(every)
+	tick := time.NewTicker(arrivalEvery)
 	defer tick.Stop()
-	var seen uint64
-	changed := time.Now()
-	look := v.looker()
+	look := &looker{arrival: v}
 	defer look.close()
 	for {
 		select {
@@ -75,15 +49,7 @@ func (v *arrival) watch(stop <-chan struct{}, giveUp context.CancelCauseFunc) {
 			return
 		case <-tick.C:
 		}
-		done, total := look.at()
-		if done != seen {
-			seen, changed = done, time.Now()
-		}
-		if v.stall > 0 && time.Since(changed) >= v.stall {
-			giveUp(fmt.Errorf("%w: %v", errStalled, v.stall))
-			return
-		}
-		if total > 0 {
+		if done, total := look.at(); total > 0 {
 			p.Set(done, total)
 		}
 	}
@@ -96,8 +62,6 @@ type looker struct {
 	snap *pagestore.Snapshot
 	hot  []pagestore.PageRun
 }
-
-func (v *arrival) looker() *looker { return &looker{arrival: v} }
 
 // at returns how many bytes are here and are to be here; 0 as long as nothing is known, also if the store cannot be read by whoever runs the command.
 func (l *looker) at() (done, total uint64) {

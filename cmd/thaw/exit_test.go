@@ -361,9 +361,13 @@ func TestAFullDiskIsToldAndLeavesTheStoreAsItWas(t *testing.T) {
 
 func TestEveryCommandHasJSON(t *testing.T) {
 	p := newPlace(t)
+	p.uses(bucketPlace{url: "file://" + filepath.Join(t.TempDir(), "bucket")})
 	p.fill(t, "web", "prod/web", "old")
 	p.serve(t)
+	keys := filepath.Join(p.dir, "keys")
 	for _, args := range []string{
+		"snapshot push web", "snapshot pull web", "snapshot warm web", "remote ls", "remote rm web", "remote gc", "top --once",
+		"peer init " + keys, "peer issue a --authority " + keys + " --out " + keys,
 		"snapshot ls", "snapshot inspect web", "snapshot inspect prod/web", "snapshot verify", "snapshot rm old", "snapshot gc",
 		"sessions", "doctor",
 	} {
@@ -375,6 +379,7 @@ func TestEveryCommandHasJSON(t *testing.T) {
 	}
 	for _, args := range []string{
 		"snapshot inspect nosuch", "snapshot create --name x", "snapshot import /nonexistent --name x", "restore nosuch", "sessions nosuch",
+		"snapshot push nosuch", "snapshot pull nosuch", "remote rm nosuch", "remote ls a/b", "peer issue a --authority /nonexistent --out x",
 		"snapshot ls --store /nonexistent", "nosuch",
 	} {
 		r := p.thaw(t, append(strings.Fields(args), "--json")...)

@@ -11,6 +11,7 @@ import (
 
 	"thaw/cmd/internal/cli"
 	"thaw/control"
+	"thaw/node"
 	"thaw/pagestore"
 )
 
@@ -18,7 +19,7 @@ import (
 type pullFlags struct {
 	objectStore string
 	whole, set  bool
-	stall       time.Duration
+	deadline    time.Duration
 }
 
 // mode says how much is brought.
@@ -78,7 +79,7 @@ itself is brought.`,
 func (p *pullFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&p.objectStore, "object-store", "", "bring it from this object store, without thawd")
-	f.DurationVar(&p.stall, "give-up-after", time.Minute, "with --object-store: how long nothing at all may arrive")
+	f.DurationVar(&p.deadline, "page-deadline", 30*time.Second, "with --object-store: how long nothing may arrive before the command gives up")
 }
 
 func (a *app) pull(ctx context.Context, arg string, p *pullFlags) error {
@@ -86,8 +87,8 @@ func (a *app) pull(ctx context.Context, arg string, p *pullFlags) error {
 	if err != nil {
 		return err
 	}
-	if p.stall <= 0 {
-		return cli.Usagef("--give-up-after is %v: what arrives needs some time", p.stall)
+	if p.deadline <= 0 {
+		return cli.Usagef("--page-deadline is %v: it must be more than 0", p.deadline)
 	}
 	report, err := a.pullEither(ctx, name, p)
 	if err != nil {
@@ -96,19 +97,38 @@ func (a *app) pull(ctx context.Context, arg string, p *pullFlags) error {
 	return a.print(report, func(w io.Writer) { writePull(w, report, p.mode()) })
 }
 
-func (a *app) pullEither(ctx context.Context, name pagestore.Name, p *pullFlags) (*control.PullReport, error) {
+func (a *app) pullEither(ctx context.Context, name pagestore.Name, p *pullFlags) (report *control.PullReport, err error) {
+	watch := &arrival{app: a, name: name, mode: p.mode()}
 	if p.objectStore != "" {
-		return a.pullAlone(ctx, name, p)
+		return a.pullAlone(ctx, p, watch)
 	}
-	watch := &arrival{app: a, name: name, mode: p.mode()} // thawd knows for how long it is worth waiting
-	var report *control.PullReport
-	err := watch.during(ctx, nil, func(ctx context.Context) (err error) {
-		c := a.client()
-		defer c.Close()
+	c := a.client()
+	defer c.Close()
+	err = watch.during(func() error {
 		report, err = c.Pull(ctx, name.String(), p.mode())
 		return err
 	})
 	return report, advisePull(err)
+}
+
+// pullAlone brings a snapshot from an object store without thawd.
+func (a *app) pullAlone(ctx context.Context, p *pullFlags, watch *arrival) (report *control.PullReport, err error) {
+	if err := cli.MakeStore(a.store); err != nil {
+		return nil, err
+	}
+	n, err := node.Open(ctx, node.Config{
+		Store: a.store, StoreOptions: cli.StoreOptions(a.log()), ObjectStore: p.objectStore, PageDeadline: p.deadline, Logger: a.log(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer n.Close()
+	watch.store = n.Store()
+	err = watch.during(func() error {
+		report, err = n.Pull(ctx, watch.name, watch.mode)
+		return err
+	})
+	return report, atBucket(err)
 }
 
 // advisePull says what else may be done when thawd cannot do it.

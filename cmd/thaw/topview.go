@@ -193,12 +193,21 @@ func (v *topView) sessionRows() [][]string {
 			here, peers, far = percent(t.LocalPages, t.StoredPages), cli.Bytes(t.Peer.Bytes), cli.Bytes(t.ObjectStore.Bytes)
 		}
 		rows = append(rows, []string{
-			s.ID, source(s), string(s.State), age(end.Sub(s.Created)), memory(&s.Progress), rate, fmt.Sprint(faults(s)), briefly(s.Counters.Waited), here, peers, far, s.Error,
+			s.ID, source(s), string(s.State), age(end.Sub(s.Created)), memory(&s.Progress), rate, fmt.Sprint(faults(s)), briefly(s.Counters.Waited), here, peers, far, failure(s),
 		})
 	}
 	return rows
 }
 
+// failure says why a session failed.
+func failure(s *control.Session) string {
+	if p := s.FailedPage; p != nil && p.Reason != "" {
+		return s.Error + ": " + p.Reason
+	}
+	return s.Error
+}
+
+// ended orders sessions: those that run come first.
 func ended(s *control.Session) int {
 	if s.State.Ended() {
 		return 1
