@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"thaw/pagestore"
+	"thaw/pagestore/blob"
 )
 
 // Config says what a node is made of.
@@ -31,6 +33,8 @@ type Config struct {
 	TempDir string
 	// Logger gets what is worth knowing of places and peers. Default: none.
 	Logger *slog.Logger
+
+	bucket blob.Bucket // in place of ObjectStore, in tests
 }
 
 // PeersConfig says how nodes find and believe each other.
@@ -50,6 +54,8 @@ type PeersConfig struct {
 	Gossip *GossipConfig
 	// Send and Receive bound the bytes a second to and from all peers together. 0: no bound.
 	Send, Receive int64
+
+	listener net.Listener // in place of Listen, in tests
 }
 
 // GossipConfig is how members find each other.
@@ -71,7 +77,7 @@ func (c *Config) setDefaults() error {
 	switch {
 	case c.Store == "":
 		return fmt.Errorf("%w: no store", ErrConfig)
-	case c.Push && c.ObjectStore == "":
+	case c.Push && c.ObjectStore == "" && c.bucket == nil:
 		return fmt.Errorf("%w: there is no object store to push snapshots to", ErrConfig)
 	case c.StoreOptions.Origin != nil:
 		return fmt.Errorf("%w: the store has another origin", ErrConfig)
@@ -96,7 +102,7 @@ func (c *Config) setDefaults() error {
 		return fmt.Errorf("%w: members come from a list or from gossip, one of them", ErrConfig)
 	case p.Gossip != nil && (p.Gossip.Bind == "" || p.Gossip.KeyFile == ""):
 		return fmt.Errorf("%w: gossip needs an address and a file of keys", ErrConfig)
-	case p.Gossip != nil && p.Listen == "":
+	case p.Gossip != nil && p.Listen == "" && p.listener == nil:
 		return fmt.Errorf("%w: who gossips is asked for pages, and must listen for peers", ErrConfig)
 	}
 	return nil

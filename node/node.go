@@ -55,10 +55,12 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 			err = errors.Join(err, n.Close())
 		}
 	}()
-	if cfg.ObjectStore != "" {
+	if n.bucket = cfg.bucket; cfg.ObjectStore != "" {
 		if n.bucket, err = objectstore.Open(ctx, cfg.ObjectStore); err != nil {
 			return nil, err
 		}
+	}
+	if n.bucket != nil {
 		n.counts.store = n.bucket.String()
 	}
 	if cfg.Peers != nil {

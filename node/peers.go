@@ -51,10 +51,12 @@ func openPeers(cfg *PeersConfig, log *slog.Logger) (_ *peers, err error) {
 			return nil, err
 		}
 	}
-	if cfg.Listen != "" {
+	if p.listener = cfg.listener; cfg.Listen != "" {
 		if p.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
 			return nil, err
 		}
+	}
+	if p.listener != nil {
 		p.address = p.listener.Addr().String()
 	}
 	if cfg.Advertise != "" {

@@ -16,6 +16,10 @@ const (
 	// peerConnections is how many requests a peer gets at a time. A demand that finds no free connection goes to the next place, which
 	// may be the object store, and what the owner brings would be read twice.
 	peerConnections = 16
+	// sharedTier is how far away the object store is from a node that has an owner to ask: a tier stands for a factor of four, so that it is asked if
+	// it is 64 times as fast as the owner, which is in trouble then. A little faster does not count: what the owner brings once, many
+	// would read each for itself.
+	sharedTier = 3
 	// hotStagger is how long the owner of a hot object may take for it before the object store is asked as well: it has to bring it first. Not
 	// measured: enough for some hundred megabytes in a data center.
 	hotStagger = time.Second
@@ -31,6 +35,9 @@ func (n *Node) places(k tier.Key) []tier.Place {
 		all = n.peerPlaces(k)
 	}
 	store := tier.Place{Reader: n.bucket, Tier: 1}
+	if len(all) > 0 && !n.owns(k) {
+		store.Tier = sharedTier
+	}
 	if k.Kind == tier.KindDescriptor || k.Kind == tier.KindMeta {
 		return append([]tier.Place{store}, all...) // peers have to make them
 	}
@@ -73,6 +80,12 @@ func (n *Node) ask(k tier.Key) []placement.Member {
 	return asked
 }
 
+// owns reports whether this node is the owner of an object, as far as it knows.
+func (n *Node) owns(k tier.Key) bool {
+	owners := n.peers.placement().Owners(k.Namespace, k.String(), 1)
+	return len(owners) > 0 && owners[0].Name == n.peers.keys.Node()
+}
+
 // brings reports whether this node brings an object, which it does not hold, for the peer that asks: it is the owner as far as it knows, and owns it before
 // that peer would. The package says why.
 func (n *Node) brings(ctx context.Context, k tier.Key) bool {
@@ -80,8 +93,7 @@ func (n *Node) brings(ctx context.Context, k tier.Key) bool {
 	if asker == "" || asker == self || n.bucket == nil {
 		return false
 	}
-	owners := n.peers.placement().Owners(k.Namespace, k.String(), 1)
-	if len(owners) == 0 || owners[0].Name != self {
+	if !n.owns(k) {
 		return false
 	}
 	first := placement.Rank(placement.KeyOf(k.Namespace, k.String()), []placement.Member{{Name: self}, {Name: asker}}, 1)

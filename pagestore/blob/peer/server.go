@@ -212,7 +212,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, done *Served) {
 		done.Status = answer(w, http.StatusNotFound)
 		return
 	}
-	r = r.WithContext(context.WithValue(r.Context(), asker{}, done.Node))
+	r = r.WithContext(WithAsker(r.Context(), done.Node))
 	size, err := s.blobs.Size(r.Context(), key)
 	if err != nil {
 		done.Status = s.refuse(w, r, key, err)
@@ -242,15 +242,6 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, done *Served) {
 		// The head with the length is gone: only the end of the connection, or stream, can say that there is no more.
 		panic(http.ErrAbortHandler)
 	}
-}
-
-// asker is the key of the node that asks in the context of what a Server asks its blobs.
-type asker struct{}
-
-// Asker returns the name of the node for which a Server asks its blobs in this context; "" in others.
-func Asker(ctx context.Context) string {
-	node, _ := ctx.Value(asker{}).(string)
-	return node
 }
 
 func oneSpan(r *http.Request) (span, error) {
