@@ -33,7 +33,7 @@ place, issues each machine (node) a certificate and a key; thawd serve --peer-ke
 URI thaw://node/NAME into certificates.`,
 		Example: `  thaw peer init /root/thaw-authority
   thaw peer issue node-1 --authority /root/thaw-authority --out ./node-1
-  thawd serve --peer-keys /etc/thaw/keys --peer-listen :7448 --peer-access /etc/thaw/access.json`,
+  thawd serve --peer-keys /etc/thaw/keys --peer-access /etc/thaw/access.json --peer-listen 10.0.0.1:7448 --peers node-2=10.0.0.2:7448`,
 	}
 	cmd.AddCommand(newPeerInit(a), newPeerIssue(a))
 	return cmd

@@ -275,6 +275,19 @@ func TestThawdPullsAsTheCommandDoes(t *testing.T) {
 	}
 }
 
+func TestARestoreSaysThatNoPlaceCanBeAsked(t *testing.T) {
+	p := newPlace(t)
+	p.fill(t, "web")
+	p.uses(bucketPlace{url: "s3://snapshots?endpoint=http://127.0.0.1:1"})
+	p.serve(t)
+	for _, args := range []string{"restore far", "snapshot pull far", "snapshot warm far"} {
+		if r := p.thaw(t, strings.Fields(args)...); r.code != int(cli.Missing) || !strings.Contains(r.stderr, "127.0.0.1:1") || !strings.Contains(r.stderr, "hint: ") {
+			t.Errorf("thaw %s: exit code %d, want %d: %s", args, r.code, cli.Missing, r.stderr)
+		}
+	}
+	p.must(t, nil, "snapshot", "pull", "web") // which is here
+}
+
 func TestAPullByThawdNeedsAPlaceToPullFrom(t *testing.T) {
 	p := newPlace(t)
 	p.fill(t, "web")

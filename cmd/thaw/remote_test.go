@@ -167,6 +167,18 @@ func TestExitCodesOfObjectStores(t *testing.T) {
 	}
 }
 
+func TestWrongCredentialsAreAMatterOfPermission(t *testing.T) {
+	p := newPlace(t)
+	s := objectstoretest.Start(t)
+	p.uses(bucketPlace{url: s.Bucket(t, "snapshots", ""), env: append(s.Env(), "AWS_SECRET_ACCESS_KEY=wrong")})
+	p.fill(t, "web")
+	for _, args := range []string{"snapshot push web", "remote ls", "remote rm web", "remote gc"} {
+		if r := p.thaw(t, strings.Fields(args)...); r.code != int(cli.Permission) || !strings.Contains(r.stderr, "AWS_SECRET_ACCESS_KEY") {
+			t.Errorf("thaw %s: exit code %d, want %d: %s", args, r.code, cli.Permission, r.stderr)
+		}
+	}
+}
+
 func TestKeysOfNodesAreIssued(t *testing.T) {
 	p := newPlace(t)
 	authority, node := filepath.Join(p.dir, "authority"), filepath.Join(p.dir, "node-1")
