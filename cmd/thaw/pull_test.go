@@ -249,6 +249,54 @@ func TestAProcessWhosePagesAreGoneIsEndedWithTheReason(t *testing.T) {
 	}
 }
 
+// TestAProcessIsThawedFromAPeer: there is no object store, and the keys are those that the commands make.
+func TestAProcessIsThawedFromAPeer(t *testing.T) {
+	maker, p := newPlace(t), newPlace(t)
+	maker.useCRIU(t)
+	p.useCRIU(t)
+	authority, access := filepath.Join(maker.dir, "authority"), filepath.Join(maker.dir, "access.json")
+	maker.must(t, nil, "peer", "init", authority)
+	keys := map[string]string{}
+	for _, node := range []string{"a", "b", "stranger"} {
+		keys[node] = filepath.Join(maker.dir, "keys-"+node)
+		maker.must(t, nil, "peer", "issue", node, "--authority", authority, "--out", keys[node])
+	}
+	if err := os.WriteFile(access, []byte(`{"namespaces": {"prod": ["a", "b"]}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := startTarget(t, maker)
+	maker.freeze(t, f, "prod/web")
+	maker.serve(t, "--peer-keys", keys["a"], "--peer-access", access, "--peer-listen", "127.0.0.1:0", "--peers", "b=127.0.0.1:1")
+	var top shownTop
+	maker.must(t, &top, "top", "--once", "--json")
+	address := ""
+	for _, m := range top.Tiers.Members {
+		if m.Node == "a" {
+			address = m.Address
+		}
+	}
+
+	stranger := newPlace(t)
+	stranger.serve(t, "--peer-keys", keys["stranger"], "--peers", "a="+address)
+	if r := stranger.thaw(t, "restore", "prod/web", "--detach"); r.code != int(cli.NotFound) {
+		t.Errorf("restore by a node that is no member: exit code %d, want %d: %s", r.code, cli.NotFound, r.stderr)
+	}
+
+	s := p.serve(t, "--peer-keys", keys["b"], "--peers", "a="+address)
+	var back restored
+	p.must(t, &back, "restore", "prod/web", "--detach", "--json")
+	f.mustRemember(t)
+	session := s.waitState(t, back.Session, control.StateComplete)
+	if got := session.Tiers; got == nil || got.Peer.Bytes < targetMemory || got.ObjectStore.Bytes != 0 || got.HitRatio != 1 {
+		t.Errorf("the session says of where its pages came from: %+v", got)
+	}
+	if i := p.hereOf(t, "prod/web"); i.Remote == nil || len(i.Remote.Places) != 1 || i.Remote.Places[0] != "node a" {
+		t.Errorf("inspect says %+v", i.Remote)
+	}
+	f.mustRemember(t)
+	f.kill(t)
+}
+
 func TestThawdPullsAsTheCommandDoes(t *testing.T) {
 	maker, p := newPlace(t), newPlace(t)
 	b := bucketPlace{url: "file://" + filepath.Join(t.TempDir(), "bucket")}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -201,6 +202,13 @@ func TestKeysOfNodesAreIssued(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(node, "authority.key")); err == nil {
 		t.Error("the node has the authority's key")
+	}
+	text, err := os.ReadFile(filepath.Join(node, "gossip.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text))); err != nil || len(key) != 32 {
+		t.Errorf("the gossip key has %d bytes: %v", len(key), err)
 	}
 	before, err := os.ReadFile(filepath.Join(node, "node.key"))
 	if err != nil {
