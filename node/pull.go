@@ -117,10 +117,7 @@ func (n *Node) runPull(ctx context.Context, name pagestore.Name, p *pull) {
 		p.err = nil // somebody else has made it, in this moment
 	}
 	if p.err == nil {
-		if snap, err := n.store.Snapshot(name); err == nil {
-			n.noteStub(name, snap) // before peers are told that it is here
-			snap.Close()
-		}
+		p.err = n.ready(name)
 	}
 	n.mu.Lock()
 	if n.pulls[name] == p {
@@ -128,6 +125,18 @@ func (n *Node) runPull(ctx context.Context, name pagestore.Name, p *pull) {
 	}
 	n.mu.Unlock()
 	close(p.adopted)
+}
+
+// ready makes a new stub ready for peers that ask for its packs: these are known once its image was opened.
+func (n *Node) ready(name pagestore.Name) error {
+	snap, err := n.store.Snapshot(name)
+	if err != nil {
+		return err
+	}
+	defer snap.Close()
+	n.noteStub(name, snap)
+	_, err = snap.Image()
+	return err
 }
 
 // namedByPeers are the places if the object store has nothing to say of a name.
