@@ -9,8 +9,11 @@ import (
 	"thaw/pagestore"
 )
 
-// arrivalEvery is how often it is looked what has arrived.
-const arrivalEvery = 500 * time.Millisecond
+// arrivalEvery is how often it is looked what has arrived, and arrivalFirst as long as it is not known what is to come: from then on counts how fast it is.
+const (
+	arrivalEvery = 500 * time.Millisecond
+	arrivalFirst = 50 * time.Millisecond
+)
 
 // arrival watches the pages of a snapshot come in, to tell how far that is.
 type arrival struct {
@@ -39,7 +42,7 @@ func (v *arrival) during(fn func() error) error {
 func (v *arrival) watch(stop <-chan struct{}) {
 	p := cli.NewProgress(v.app.stderr, "bringing "+v.name.String(), false)
 	defer p.Done()
-	tick := time.NewTicker(arrivalEvery)
+	tick := time.NewTicker(arrivalFirst)
 	defer tick.Stop()
 	look := &looker{arrival: v}
 	defer look.close()
@@ -51,6 +54,7 @@ func (v *arrival) watch(stop <-chan struct{}) {
 		}
 		if done, total := look.at(); total > 0 {
 			p.Set(done, total)
+			tick.Reset(arrivalEvery)
 		}
 	}
 }
