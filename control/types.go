@@ -158,6 +158,9 @@ type Session struct {
 	// WorkingSet says what the working set was worth so far; not set if none was used.
 	WorkingSet *WorkingSetReport `json:"working_set,omitempty"`
 
+	// Tiers says where the snapshot's pages came from; not set if all of them were here, or no other place is known.
+	Tiers *SessionTiers `json:"tiers,omitempty"`
+
 	// Recording is set if the session is recorded: because that was asked for, or as one of a share of all restores.
 	Recording *RecordingReport `json:"recording,omitempty"`
 
@@ -274,6 +277,7 @@ type FailedPage struct {
 	Page     uint64 `json:"page"`                // page number in the snapshot's image
 	Pack     string `json:"pack,omitempty"`      // pack that should hold it
 	PackPage uint64 `json:"pack_page,omitempty"` // page number in that pack
+	Reason   string `json:"reason,omitempty"`    // why it could not be had
 }
 
 // SessionList is the answer to GET /v1/sessions: live sessions and the most recent ended ones, oldest first.

@@ -208,7 +208,7 @@ func (o *origin) failedPage() *control.FailedPage {
 	if bad == nil {
 		return nil
 	}
-	return &control.FailedPage{Page: bad.Image, Pack: bad.Pack.String(), PackPage: uint64(bad.Page)}
+	return &control.FailedPage{Page: bad.Image, Pack: bad.Pack.String(), PackPage: uint64(bad.Page), Reason: bad.Err.Error()}
 }
 
 // notingSource is a store's image that notes which page could not be had. Only Load can fail, so the fault path of pages

@@ -12,7 +12,7 @@ var update = flag.Bool("update", false, "write docs/cli/thaw.md instead of compa
 
 func TestReferenceIsWhatTheProgramSays(t *testing.T) {
 	// The defaults in the help are those of a user who has set none of them.
-	for _, variable := range []string{cli.EnvStore, cli.EnvSocket, cli.EnvCRIU, cli.EnvRunc, cli.EnvState, cli.EnvRoot, cli.EnvAPI} {
+	for _, variable := range []string{cli.EnvStore, cli.EnvSocket, cli.EnvCRIU, cli.EnvRunc, cli.EnvState, cli.EnvRoot, cli.EnvAPI, cli.EnvObjectStore} {
 		t.Setenv(variable, "")
 	}
 	clidoc.Check(t, newRoot(&app{}), "../../docs/cli/thaw.md", *update)

@@ -38,23 +38,29 @@ func (p *place) fill(t *testing.T, names ...string) *pagestore.Store {
 	}
 	t.Cleanup(func() { store.Close() })
 	for _, name := range names {
-		parsed, err := pagestore.ParseName(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = store.Import(t.Context(), parsed, pagestore.Input{
-			Spaces: []pagestore.Space{{
-				ID:      7,
-				Regions: []pagestore.Region{{Start: 1 << 32, End: 1<<32 + 8*pagestore.PageSize}},
-				Runs:    []pagestore.Run{{Addr: 1 << 32, Pages: 6}},
-			}},
-			Files: []io.ReaderAt{numbers{}},
-		}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		importPages(t, store, name, 6)
 	}
 	return store
+}
+
+// importPages makes a snapshot of so many pages, eight at most.
+func importPages(t *testing.T, store *pagestore.Store, name string, pages uint64) {
+	t.Helper()
+	parsed, err := pagestore.ParseName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = store.Import(t.Context(), parsed, pagestore.Input{
+		Spaces: []pagestore.Space{{
+			ID:      7,
+			Regions: []pagestore.Region{{Start: 1 << 32, End: 1<<32 + 8*pagestore.PageSize}},
+			Runs:    []pagestore.Run{{Addr: 1 << 32, Pages: pages}},
+		}},
+		Files: []io.ReaderAt{numbers{}},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestExitCodes(t *testing.T) {
@@ -355,9 +361,13 @@ func TestAFullDiskIsToldAndLeavesTheStoreAsItWas(t *testing.T) {
 
 func TestEveryCommandHasJSON(t *testing.T) {
 	p := newPlace(t)
+	p.uses(bucketPlace{url: "file://" + filepath.Join(t.TempDir(), "bucket")})
 	p.fill(t, "web", "prod/web", "old")
 	p.serve(t)
+	keys := filepath.Join(p.dir, "keys")
 	for _, args := range []string{
+		"snapshot push web", "snapshot pull web", "snapshot warm web", "remote ls", "remote rm web", "remote gc", "top --once",
+		"peer init " + keys, "peer issue a --authority " + keys + " --out " + keys,
 		"snapshot ls", "snapshot inspect web", "snapshot inspect prod/web", "snapshot verify", "snapshot rm old", "snapshot gc",
 		"sessions", "doctor",
 	} {
@@ -369,6 +379,7 @@ func TestEveryCommandHasJSON(t *testing.T) {
 	}
 	for _, args := range []string{
 		"snapshot inspect nosuch", "snapshot create --name x", "snapshot import /nonexistent --name x", "restore nosuch", "sessions nosuch",
+		"snapshot push nosuch", "snapshot pull nosuch", "remote rm nosuch", "remote ls a/b", "peer issue a --authority /nonexistent --out x",
 		"snapshot ls --store /nonexistent", "nosuch",
 	} {
 		r := p.thaw(t, append(strings.Fields(args), "--json")...)

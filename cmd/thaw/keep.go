@@ -142,24 +142,15 @@ func newRemove(a *app) *cobra.Command {
 any more are freed by thaw snapshot gc.`,
 		Example: `  thaw snapshot rm web
   thaw snapshot rm prod/web-1 prod/web-2 && thaw snapshot gc`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return fmt.Errorf("%s takes the names of the snapshots to remove", cmd.CommandPath())
-			}
-			return nil
-		},
+		Args: someNames,
 		RunE: a.remove,
 	}
 }
 
 func (a *app) remove(cmd *cobra.Command, args []string) error {
-	var all []pagestore.Name
-	for _, arg := range args {
-		name, err := pagestore.ParseName(arg)
-		if err != nil {
-			return err
-		}
-		all = append(all, name)
+	all, err := parseNames(args)
+	if err != nil {
+		return err
 	}
 	store, err := a.openStore()
 	if err != nil {

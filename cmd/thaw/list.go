@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -24,6 +26,9 @@ type listed struct {
 	HintBytes     int64      `json:"hint_bytes"`     // of its working set
 	HotBytes      int64      `json:"hot_bytes"`      // of the second copies of pages of its working set
 	Parent        string     `json:"parent,omitempty"`
+	Stub          bool       `json:"stub,omitempty"`         // it came from elsewhere, and so do those of its pages that are not here
+	StoredBytes   *uint64    `json:"stored_bytes,omitempty"` // of a stub: memory that is not zero
+	LocalBytes    *uint64    `json:"local_bytes,omitempty"`  // of a stub: what of that is here
 	BeingRemoved  bool       `json:"being_removed,omitempty"`
 	Error         string     `json:"error,omitempty"` // why the snapshot cannot be read
 }
@@ -34,7 +39,7 @@ func newList(a *app) *cobra.Command {
 		Aliases: []string{"list"},
 		Short:   "List snapshots",
 		Long: `Lists the snapshots in the store. SIZE is the memory of the frozen processes, NEW what the snapshot brought into the store
-that was not there before.`,
+that was not there before. HERE says how much of a snapshot's memory is on this machine, if it came from elsewhere.`,
 		Example: `  thaw snapshot ls
   thaw snapshot ls --json`,
 		Args: cobra.NoArgs,
@@ -54,10 +59,14 @@ func (a *app) list() error {
 	}
 	out := make([]listed, 0, len(entries))
 	for _, e := range entries {
-		out = append(out, listLine(e))
+		l := listLine(e)
+		if e.Stub && e.Err == nil && !e.BeingRemoved {
+			l.look(store, e.Name)
+		}
+		out = append(out, l)
 	}
 	return a.print(map[string]any{"snapshots": out}, func(w io.Writer) {
-		rows := [][]string{{"NAME", "CREATED", "PROCESSES", "SIZE", "NEW", "SKELETON", "PARENT"}}
+		rows := [][]string{{"NAME", "CREATED", "PROCESSES", "SIZE", "NEW", "SKELETON", "HERE", "PARENT"}}
 		for _, l := range out {
 			rows = append(rows, l.row())
 		}
@@ -66,7 +75,7 @@ func (a *app) list() error {
 }
 
 func listLine(e pagestore.Entry) listed {
-	l := listed{Name: e.Name.String(), BeingRemoved: e.BeingRemoved, HintBytes: e.HintBytes, HotBytes: e.HotBytes}
+	l := listed{Name: e.Name.String(), Stub: e.Stub, BeingRemoved: e.BeingRemoved, HintBytes: e.HintBytes, HotBytes: e.HotBytes}
 	if e.Err != nil {
 		l.Error = e.Err.Error()
 	}
@@ -80,6 +89,28 @@ func listLine(e pagestore.Entry) listed {
 	return l
 }
 
+// look finds out how much of a stub is here.
+func (l *listed) look(store *pagestore.Store, name pagestore.Name) {
+	here, err := localOf(store, name)
+	if errors.Is(err, pagestore.ErrNotFound) {
+		l.BeingRemoved = true // since it was listed
+		return
+	} else if err != nil {
+		l.Error = err.Error()
+		return
+	}
+	stored, local := here.StoredPages*pagestore.PageSize, here.LocalPages*pagestore.PageSize
+	l.StoredBytes, l.LocalBytes = &stored, &local
+}
+
+// here says how much of the snapshot's memory is on this machine.
+func (l *listed) here() string {
+	if l.StoredBytes == nil {
+		return "all"
+	}
+	return percent(*l.LocalBytes, *l.StoredBytes)
+}
+
 func (l *listed) row() []string {
 	switch {
 	case l.Error != "":
@@ -88,7 +119,7 @@ func (l *listed) row() []string {
 		return []string{l.Name, "being removed"}
 	}
 	return []string{l.Name, when(*l.Created), fmt.Sprint(l.Processes), cli.Bytes(l.Bytes), cli.Bytes(l.NewBytes),
-		cli.Bytes(uint64(l.SkeletonBytes)), l.Parent}
+		cli.Bytes(uint64(l.SkeletonBytes)), l.here(), l.Parent}
 }
 
 // inspected is what snapshot inspect prints.
@@ -99,6 +130,8 @@ type inspected struct {
 	HintBytes     int64              `json:"hint_bytes"` // of its working set
 	HotBytes      int64              `json:"hot_bytes"`  // of the second copies of pages of its working set
 	Sharing       pagestore.Sharing  `json:"sharing"`
+	Local         pagestore.Local    `json:"local"`            // how much is on this machine
+	Remote        *remotePart        `json:"remote,omitempty"` // where the rest would come from, if the snapshot came from elsewhere
 	Processes     []inspectedProcess `json:"processes"`
 }
 
@@ -114,15 +147,18 @@ func newInspect(a *app) *cobra.Command {
 		Use:   "inspect NAME",
 		Short: "Show what is known of a snapshot",
 		Long: `Shows what a snapshot holds: its processes, how much memory they have, how much of it other snapshots have too and how
-much would be freed with it, and on what kind of host it was frozen.`,
+much would be freed with it, and on what kind of host it was frozen.
+
+Of a snapshot that came from elsewhere it shows how much of its memory is here, pack by pack, and from which places the rest would come, as thawd
+knows them.`,
 		Example: `  thaw snapshot inspect web
   thaw snapshot inspect prod/web --json`,
 		Args: oneName,
-		RunE: func(_ *cobra.Command, args []string) error { return a.inspect(args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.inspect(cmd.Context(), args[0]) },
 	}
 }
 
-func (a *app) inspect(arg string) (err error) {
+func (a *app) inspect(ctx context.Context, arg string) (err error) {
 	name, err := pagestore.ParseName(arg)
 	if err != nil {
 		return err
@@ -141,6 +177,12 @@ func (a *app) inspect(arg string) (err error) {
 	out.HintBytes, out.HotBytes = snap.WorkingSetBytes()
 	if out.Sharing, err = snap.Sharing(); err != nil {
 		return err
+	}
+	if out.Local, err = snap.Local(); err != nil {
+		return err
+	}
+	if remote := snap.Remote(); remote != nil {
+		out.Remote = a.remotePart(ctx, remote)
 	}
 	for _, s := range snap.Spaces() {
 		out.Processes = append(out.Processes, inspectedProcess{s.ID(), s.Zombie(), s.NumRegions(), s.NumRuns()})
@@ -172,6 +214,7 @@ func (i *inspected) write(w io.Writer) {
 	if i.HintBytes > 0 || i.HotBytes > 0 {
 		rows = append(rows, []string{"working set", fmt.Sprintf("%s, and %s of pages again", cli.Bytes(uint64(i.HintBytes)), cli.Bytes(uint64(i.HotBytes)))})
 	}
+	rows = append(rows, i.localRows()...)
 	for _, p := range i.Processes {
 		what := fmt.Sprintf("%d regions, %d runs of pages", p.Regions, p.Runs)
 		if p.Zombie {
@@ -180,6 +223,10 @@ func (i *inspected) write(w io.Writer) {
 		rows = append(rows, []string{fmt.Sprintf("process %d", p.PID), what})
 	}
 	table(w, append(rows, hostRows(i.Host)...))
+	if i.Remote != nil && len(i.Local.Packs) > 0 {
+		fmt.Fprintln(w)
+		table(w, i.packRows())
+	}
 }
 
 // hostRows shows the short values of what the snapshot says of its host, whatever they are.

@@ -52,7 +52,7 @@ memory. thaw doctor says whether this host has what is needed.
 	f.BoolVar(&a.json, "json", false, "print one JSON object, and failures as JSON, too")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "show no progress")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "log to standard error what is done")
-	root.AddCommand(newSnapshot(a), newRestore(a), newSessions(a), newTrace(a), newDoctor(a),
+	root.AddCommand(newSnapshot(a), newRestore(a), newSessions(a), newTop(a), newRemote(a), newPeer(a), newTrace(a), newDoctor(a),
 		newDeploy(a), newServe(a), newCall(a), newFreeze(a), newFunctions(a), newLogs(a), newRun(a))
 	return root
 }

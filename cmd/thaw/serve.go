@@ -121,7 +121,7 @@ func (a *app) serve(ctx context.Context, f *serveFlags) (err error) {
 	if err := a.awaitThawd(ctx, thawd, log); err != nil {
 		return err
 	}
-	n, err := a.openNode(ctx, f, thawd, log)
+	n, err := a.openGround(ctx, f, thawd, log)
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func explainListen(err error) error {
 }
 
 // serveFunctions serves until ctx ends, and then until all instances have.
-func (a *app) serveFunctions(ctx context.Context, f *serveFlags, p *node, l net.Listener, log *slog.Logger) error {
+func (a *app) serveFunctions(ctx context.Context, f *serveFlags, p *ground, l net.Listener, log *slog.Logger) error {
 	metrics := prometheus.NewRegistry()
 	if err := p.server.Register(metrics); err != nil {
 		return err
@@ -218,22 +218,22 @@ func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, grace time.D
 	return nil
 }
 
-// A node is what a function server stands on.
-type node struct {
+// A ground is what a function server stands on.
+type ground struct {
 	server *function.Server
 	closes []func() error // in the order in which they were opened
 }
 
 // Close closes all, the last first. The server has ended.
-func (p *node) Close() (err error) {
+func (p *ground) Close() (err error) {
 	for i := len(p.closes) - 1; i >= 0; i-- {
 		err = errors.Join(err, p.closes[i]())
 	}
 	return err
 }
 
-func (a *app) openNode(ctx context.Context, f *serveFlags, thawd *control.Client, log *slog.Logger) (_ *node, err error) {
-	p := &node{}
+func (a *app) openGround(ctx context.Context, f *serveFlags, thawd *control.Client, log *slog.Logger) (_ *ground, err error) {
+	p := &ground{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())

@@ -99,6 +99,9 @@ func writeSession(w io.Writer, s *control.Session) {
 	}
 	if p := s.FailedPage; p != nil {
 		rows = append(rows, []string{"failed page", fmt.Sprintf("image page %d: page %d of pack %s", p.Page, p.PackPage, p.Pack)})
+		if p.Reason != "" {
+			rows = append(rows, []string{"  because", p.Reason})
+		}
 	}
 	table(w, rows)
 }

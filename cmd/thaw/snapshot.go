@@ -24,7 +24,7 @@ A snapshot is called NAME or NAMESPACE/NAME. Snapshots of one namespace share pa
   thaw snapshot ls
   thaw snapshot inspect web`,
 	}
-	cmd.AddCommand(newCreate(a), newImport(a), newList(a), newInspect(a), newVerify(a), newOptimize(a), newRemove(a), newGC(a))
+	cmd.AddCommand(newCreate(a), newImport(a), newList(a), newInspect(a), newVerify(a), newPush(a), newPull(a), newWarm(a), newOptimize(a), newRemove(a), newGC(a))
 	return cmd
 }
 

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"thaw/control"
 	"thaw/daemon"
 	"thaw/pagestore"
@@ -75,7 +77,7 @@ func TestSignalsThatCloseATerminalOrEndAServiceDrain(t *testing.T) {
 func TestTheDaemonsEndEndsItsEndpoints(t *testing.T) {
 	d, api, c := newTestDaemon(t)
 	ended := make(chan error)
-	go func() { ended <- runAll(t.Context(), d, quiet, []endpoint{api, {}}) }()
+	go func() { ended <- runAll(t.Context(), d, nil, quiet, []endpoint{api, {}}) }()
 	if _, err := c.Drain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +96,7 @@ func TestAnEndpointThatFailsEndsTheDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken.Close()
-	if err := runAll(t.Context(), d, quiet, []endpoint{api, {broken, http.NotFoundHandler()}}); err == nil {
+	if err := runAll(t.Context(), d, nil, quiet, []endpoint{api, {broken, http.NotFoundHandler()}}); err == nil {
 		t.Error("runAll returned no error")
 	}
 }
@@ -107,7 +109,7 @@ func TestMetricsAreServedAloneOverTCP(t *testing.T) {
 	}
 	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "thaw_up 1\n") })
 	ended := make(chan error)
-	go func() { ended <- runAll(t.Context(), d, quiet, []endpoint{api, {l, metricsOnly(metrics)}}) }()
+	go func() { ended <- runAll(t.Context(), d, nil, quiet, []endpoint{api, {l, metricsOnly(metrics)}}) }()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
 	for path, want := range map[string]int{"/metrics": http.StatusOK, "/v1/sessions": http.StatusNotFound} {
 		resp, err := client.Get("http://" + l.Addr().String() + path)
@@ -160,5 +162,46 @@ func TestThereAreMoreThreadsThanCPUs(t *testing.T) {
 	files, err := raiseFileLimit()
 	if err != nil || files == 0 {
 		t.Errorf("raiseFileLimit = %d, %v", files, err)
+	}
+}
+
+func TestFlagsThatNamePlacesMakeANode(t *testing.T) {
+	for name, tt := range map[string]struct {
+		args []string
+		want string // in the error; empty: a node
+	}{
+		"push to nowhere":          {[]string{"--push"}, "--object-store"},
+		"peers without keys":       {[]string{"--peers", "a=h:1"}, "--peer-keys"},
+		"nobody to ask":            {[]string{"--peer-listen", "127.0.0.1:0", "--peer-keys", "k"}, "--gossip"},
+		"gossip without key":       {[]string{"--gossip", "127.0.0.1:0", "--peer-keys", "k"}, "--gossip-key"},
+		"a size that is none":      {[]string{"--object-store", "file:///tmp/none", "--remote-bytes", "many"}, "--remote-bytes"},
+		"no time for pages":        {[]string{"--object-store", "file:///tmp/none", "--page-deadline", "0"}, "--page-deadline"},
+		"a folder as object store": {[]string{"--object-store", "file://" + t.TempDir() + "/bucket", "--push"}, ""},
+		"nothing":                  {nil, ""},
+	} {
+		o := &serveOptions{store: filepath.Join(t.TempDir(), "store")}
+		cmd := &cobra.Command{}
+		o.tiers.add(cmd)
+		if err := cmd.ParseFlags(tt.args); err != nil {
+			t.Fatal(err)
+		}
+		if tt.args == nil {
+			o.tiers.objectStore = "" // whatever the environment says
+		}
+		store, n, err := openStore(t.Context(), o, quiet)
+		switch {
+		case tt.want != "":
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%s: %v", name, err)
+			}
+		case err != nil:
+			t.Errorf("%s: %v", name, err)
+		case (n != nil) != (tt.args != nil):
+			t.Errorf("%s: node %v", name, n)
+		case n != nil:
+			n.Close()
+		default:
+			store.Close()
+		}
 	}
 }

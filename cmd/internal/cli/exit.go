@@ -17,7 +17,10 @@ import (
 	"thaw/function/network"
 	"thaw/function/registry"
 	"thaw/function/rootfs"
+	"thaw/node"
 	"thaw/pagestore"
+	"thaw/pagestore/blob"
+	"thaw/pagestore/blob/objectstore"
 	"thaw/restore/criu"
 	"thaw/restore/tracer"
 	"thaw/restore/tracer/trace"
@@ -116,6 +119,15 @@ var causes = []struct {
 	{pagestore.ErrMissingPack, Corrupt, "thaw snapshot verify says which snapshots are hit; freeze them anew"},
 	{pagestore.ErrCorrupt, Corrupt, "thaw snapshot verify says which snapshots are hit; freeze them anew"},
 	{pagestore.ErrVersion, Corrupt, "the store was written by a newer thaw: use that one"},
+	{node.ErrDeadline, Missing, "what has arrived stays, and the next try goes on with it; is the place there where it comes from? --page-deadline waits longer"},
+	{node.ErrConfig, Usage, ""},
+	{pagestore.ErrNotLocal, Missing, "pages are elsewhere, and cannot be had at the moment: thaw snapshot inspect says where they would come from"},
+
+	{objectstore.ErrURL, Usage, "--object-store and THAW_OBJECT_STORE name one: s3://BUCKET[/PREFIX][?endpoint=http://HOST:PORT], gs://BUCKET, file:///FOLDER"},
+	{blob.ErrDenied, Permission, "credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), the shared file (AWS_PROFILE), or the cloud's services"},
+	{blob.ErrBusy, Busy, "the place asks for less: try again in a while; what has arrived there stays"},
+	{blob.ErrNoSpace, NoSpace, "make room there: thaw remote rm, then thaw remote gc"},
+	{blob.ErrNotFound, NotFound, "thaw remote ls lists what is there"},
 
 	{criu.ErrRemotePages, Corrupt, "dump without --lazy-pages, so that all pages are in the images"},
 	{criu.ErrUnsupported, Corrupt, "the images come from a CRIU that this thaw does not know; what it cannot read it refuses"},
@@ -164,6 +176,8 @@ var causes = []struct {
 	{control.CodeTooMany, Busy, ""},
 	{control.CodePermission, Permission, ""},
 	{control.CodeNoSpace, NoSpace, ""},
+	{control.CodeNoTiers, Missing, ""},
+	{control.CodeElsewhere, Missing, ""},
 
 	{registry.ErrNotFound, NotFound, "thaw functions lists what is deployed"},
 	{registry.ErrNotRegistry, NotFound, "thaw deploy makes it; --state and THAW_STATE name another folder"},
