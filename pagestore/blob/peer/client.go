@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -183,11 +182,11 @@ func statusError(resp *http.Response) error {
 // ask sends a request and returns with the head of its answer, whatever that is. A connection that was made with a certificate whose time is over by now is
 // not used: once more is asked, over one with newer keys if there are any.
 func (c *Client) ask(ctx context.Context, method, key, rang string) (*transfer, error) {
-	if !validKey(key) {
-		return nil, blob.ErrKey
+	if err := blob.ValidateKey(key); err != nil {
+		return nil, err
 	}
 	if _, ok := namespaceOf(key); !ok {
-		return nil, fmt.Errorf("%w: it does not begin with v1/NAMESPACE/", blob.ErrKey)
+		return nil, fmt.Errorf("%w %q: it does not begin with v1/NAMESPACE/", blob.ErrKey, key)
 	}
 	for again := false; ; again = true {
 		transport, err := c.connections()
@@ -302,9 +301,8 @@ func (c *Client) explain(err error) error {
 }
 
 func (c *Client) wrap(op, key string, err error) error {
-	// Keys that are none may be long, or not printable.
-	if errors.Is(err, blob.ErrKey) {
-		return fmt.Errorf("%s %.200q of %s: %w", op, strings.ToValidUTF8(key, "?"), c, err)
+	if errors.Is(err, blob.ErrKey) { // it says which one, as far as that can be printed
+		return fmt.Errorf("%s blob of %s: %w", op, c, err)
 	}
 	return fmt.Errorf("%s %s of %s: %w", op, key, c, err)
 }
