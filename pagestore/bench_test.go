@@ -106,7 +106,7 @@ func BenchmarkAdmit(b *testing.B) {
 	}
 	open := func(id PackID) *openPack {
 		root := RemotePackRoot{ID: id, Pages: frames*framePages + 1, Root: frame.Root(nodes)}
-		p, err := s.acquirePack(ns, id, root.Pages, &Remote{Packs: []RemotePackRoot{root}})
+		p, err := s.acquirePack(ns, id, root.Pages, (&Remote{Packs: []RemotePackRoot{root}}).partialPack(id))
 		if err == nil {
 			err = p.remote.SetNodes(nodes)
 		}
@@ -120,7 +120,7 @@ func BenchmarkAdmit(b *testing.B) {
 	for b.Loop() {
 		if i == frames {
 			s.releasePack(p)
-			if err := ns.discard(durable.Disk, PackID{}); err != nil {
+			if err := ns.discard(durable.Disk, p.remote.name); err != nil {
 				b.Fatal(err)
 			}
 			p, i = open(PackID{}), 0

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -78,9 +79,11 @@ func (o *Origin) Stats() fetch.Stats { return o.fetcher.Stats() }
 // Fetch implements [pagestore.Origin].
 func (o *Origin) Fetch(ctx context.Context, p *pagestore.RemotePack, first, n int, class pagestore.Class) error {
 	key := PackKey(p.Namespace, p.ID)
-	ob := o.objects.use(key, p.Pages, p.Root, p.Nodes())
+	object := fetchObject(key)
+	object.Key += claimMark + p.Claim() // frames go to the one that asks for them
+	ob := o.objects.use(object.Key, key, p.Pages, p.Root, p.Nodes())
 	defer o.objects.release(ob)
-	return o.fetcher.Fetch(ctx, fetchObject(key), first, n, fetchClass(class), func(number int, content []byte) error {
+	return o.fetcher.Fetch(ctx, object, first, n, fetchClass(class), func(number int, content []byte) error {
 		if p.Nodes() == nil {
 			if err := p.SetNodes(ob.knownNodes()); err != nil { // compared with the root when they came
 				return err
@@ -98,6 +101,9 @@ func admitted(err error) error {
 	return err
 }
 
+// claimMark stands between the key of a pack and its claim. No key has it.
+const claimMark = "#"
+
 func fetchObject(k Key) fetch.Object { return fetch.Object{Namespace: k.Namespace, Key: k.String()} }
 
 func fetchClass(c pagestore.Class) fetch.Class {
@@ -112,7 +118,8 @@ func fetchClass(c pagestore.Class) fetch.Class {
 
 // sources returns the places of an object as the fetcher knows them.
 func (o *Origin) sources(object fetch.Object) []fetch.Source {
-	key, err := ParseKey(object.Key)
+	text, _, _ := strings.Cut(object.Key, claimMark)
+	key, err := ParseKey(text)
 	if err != nil {
 		return nil // we made it
 	}
