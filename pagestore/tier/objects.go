@@ -107,13 +107,18 @@ func (ob *object) index(ctx context.Context, p Place) (x *frame.Index, known boo
 	if err != nil {
 		return nil, false, err
 	}
+	ob.keep(p, x)
+	return x, false, nil
+}
+
+// keep remembers where the frames lie at a place.
+func (ob *object) keep(p Place, x *frame.Index) {
 	ob.mu.Lock()
 	defer ob.mu.Unlock()
 	ob.indexes[p.String()] = x
 	if ob.nodes == nil {
 		ob.nodes = x.Nodes()
 	}
-	return x, false, nil
 }
 
 // forget forgets where the frames lie at a place.

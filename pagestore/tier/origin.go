@@ -163,19 +163,37 @@ func (s *source) Frames(ctx context.Context, object fetch.Object, first, n int, 
 		return sourceError(err)
 	}
 	err = readFrames(ctx, s.place, ob.key, x, first, n, count)
-	if errors.Is(err, fetch.ErrWrong) && known && !s.place.Raw {
-		// Another one may lie there since we have read where its frames are: then only that was wrong.
-		ob.forget(s.place)
-		if x, _, err = ob.index(ctx, s.place); err == nil {
-			err = readFrames(ctx, s.place, ob.key, x, first+delivered, n-delivered, count)
-		}
+	switch {
+	case errors.Is(err, fetch.ErrWrong):
+		return s.doubt(ctx, ob, known, err, func(x *frame.Index) error {
+			return readFrames(ctx, s.place, ob.key, x, first+delivered, n-delivered, count)
+		})
+	case errors.Is(err, blob.ErrNotFound) && s.place.Raw:
+		return fmt.Errorf("%w: %w", fetch.ErrNotYet, err) // it may have others
 	}
 	return sourceError(err)
+}
+
+// doubt finds out what it means that a place has delivered wrong bytes. It may have another object, by its own index; and where frames lie was taken
+// from elsewhere if known, and may have changed: then again reads the rest.
+func (s *source) doubt(ctx context.Context, ob *object, known bool, wrong error, again func(x *frame.Index) error) error {
+	ob.forget(s.place)
+	x, err := readIndex(ctx, s.place, ob.key, ob.pages, ob.root)
+	switch {
+	case errors.Is(err, errDiffers):
+		return sourceError(err)
+	case err != nil || !known || s.place.Raw:
+		return wrong
+	}
+	ob.keep(s.place, x)
+	return sourceError(again(x))
 }
 
 // sourceError is an error of a place as the fetcher knows it.
 func sourceError(err error) error {
 	switch {
+	case errors.Is(err, errDiffers):
+		return fmt.Errorf("%w: %w", fetch.ErrDiffers, err)
 	case errors.Is(err, blob.ErrNotFound), errors.Is(err, blob.ErrDenied):
 		return fmt.Errorf("%w: %w", fetch.ErrNotHere, err)
 	case errors.Is(err, blob.ErrBusy):

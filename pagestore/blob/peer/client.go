@@ -119,7 +119,7 @@ func (c *Client) Open(ctx context.Context, key string, off, n int64) (io.ReadClo
 	if err != nil {
 		return nil, c.wrap("open", key, err)
 	}
-	length, err := answered(t.resp, asked)
+	length, all, err := answered(t.resp, asked)
 	if err != nil || length == 0 {
 		t.Close()
 		if err != nil {
@@ -127,42 +127,42 @@ func (c *Client) Open(ctx context.Context, key string, off, n int64) (io.ReadClo
 		}
 		return http.NoBody, nil
 	}
-	t.total, t.left = length, length
+	t.total, t.left, t.part = length, length, !all
 	t.wrap = func(err error) error { return c.wrap("read", key, err) }
 	return t, nil
 }
 
-// answered returns how many bytes the answer has, which are those that were asked for.
-func answered(resp *http.Response, asked span) (int64, error) {
+// answered returns how many bytes the answer has: those that were asked for, or, unless all, the first of them.
+func answered(resp *http.Response, asked span) (n int64, all bool, err error) {
 	switch resp.StatusCode {
 	case http.StatusOK:
 		if asked != (span{0, -1}) {
-			return 0, errors.New("asked for a range, it sends all")
+			return 0, false, errors.New("asked for a range, it sends all")
 		}
 		if resp.ContentLength < 0 {
-			return 0, errors.New("the answer has no length")
+			return 0, false, errors.New("the answer has no length")
 		}
-		return resp.ContentLength, nil
+		return resp.ContentLength, true, nil
 	case http.StatusPartialContent:
 		got, size, ok := parseContentRange(resp.Header.Get("Content-Range"))
 		if !ok || got.n != resp.ContentLength {
-			return 0, fmt.Errorf("Content-Range %.80q and Content-Length %d make no answer", resp.Header.Get("Content-Range"), resp.ContentLength)
+			return 0, false, fmt.Errorf("Content-Range %.80q and Content-Length %d make no answer", resp.Header.Get("Content-Range"), resp.ContentLength)
 		}
 		want, _ := asked.within(size)
 		switch {
-		case got != want:
-			return 0, fmt.Errorf("asked for %s, it sends %.80q", asked.header(), resp.Header.Get("Content-Range"))
-		case asked.n >= 0 && got.n < asked.n:
-			return 0, fmt.Errorf("%w: it has %d bytes", blob.ErrRange, size)
+		case got.off != want.off || got.n < 1 || got.n > want.n:
+			return 0, false, fmt.Errorf("asked for %s, it sends %.80q", asked.header(), resp.Header.Get("Content-Range"))
+		case asked.n >= 0 && want.n < asked.n:
+			return 0, false, fmt.Errorf("%w: it has %d bytes", blob.ErrRange, size)
 		}
-		return got.n, nil
+		return got.n, got == want, nil
 	case http.StatusRequestedRangeNotSatisfiable:
 		// From the very end on there are no bytes, and that is no error here.
 		if _, size, ok := parseContentRange(resp.Header.Get("Content-Range")); ok && asked.n < 0 && asked.off == size {
-			return 0, nil
+			return 0, true, nil
 		}
 	}
-	return 0, statusError(resp)
+	return 0, false, statusError(resp)
 }
 
 func statusError(resp *http.Response) error {
