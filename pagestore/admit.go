@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 
@@ -16,18 +15,6 @@ import (
 	"thaw/internal/durable"
 	"thaw/pagestore/internal/pack"
 )
-
-const (
-	partialDir = "partial"
-	mapExt     = ".map"
-)
-
-func (n namespace) partial() string { return filepath.Join(n.dir, partialDir) }
-
-// partialFiles returns the paths of a partial pack and of its map.
-func (n namespace) partialFiles(id PackID) (file, state string) {
-	return filepath.Join(n.partial(), id.String()+packExt), filepath.Join(n.partial(), id.String()+mapExt)
-}
 
 // lockPartial makes the caller the one who opens, finishes or deletes partial packs of the namespace, in all processes. It is held for
 // steps that wait for no disk but by accident, so it is waited for without a deadline.
@@ -61,7 +48,7 @@ var bootID = sync.OnceValues(func() (b pack.Boot, err error) {
 })
 
 // openPartial opens the pack that a stub names: the ordinary one, if it has become that, or the partial one. One of the two is nil.
-func (s *Store) openPartial(ns namespace, id PackID, pages uint32, root Digest) (*pack.Mapped, *pack.Partial, error) {
+func (s *Store) openPartial(ns namespace, name partialID, pages uint32, root Digest) (*pack.Mapped, *pack.Partial, error) {
 	boot, err := bootID()
 	if err != nil {
 		return nil, nil, err
@@ -74,12 +61,12 @@ func (s *Store) openPartial(ns namespace, id PackID, pages uint32, root Digest) 
 		return nil, nil, err
 	}
 	defer unlock()
-	mapped, err := pack.Open(ns.pack(id), id) // again: it may have got its name since
+	mapped, err := pack.Open(ns.pack(name.id), name.id) // again: it may have got its name since
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return mapped, nil, err
 	}
-	file, state := ns.partialFiles(id)
-	part, err := pack.OpenPartial(file, state, id, pages, root, boot)
+	file, state := ns.partialFiles(name)
+	part, err := pack.OpenPartial(file, state, name.id, pages, root, boot)
 	return nil, part, err
 }
 
@@ -137,7 +124,7 @@ func (s *Store) finish(p *RemotePack) error {
 		err = fmt.Errorf("%w: %w", ErrWrongBytes, err)
 		p.failed.Store(&err)
 		p.part.Doubt()
-		return errors.Join(err, p.ns.discard(s.opts.fs, p.ID))
+		return errors.Join(err, p.ns.discard(s.opts.fs, p.name))
 	default:
 		p.finishing.Store(false)
 	}
@@ -146,7 +133,7 @@ func (s *Store) finish(p *RemotePack) error {
 
 // publishPartial gives a finished file the name of an ordinary pack.
 func (s *Store) publishPartial(p *RemotePack) error {
-	file, state := p.ns.partialFiles(p.ID)
+	file, state := p.ns.partialFiles(p.name)
 	if err := s.opts.fs.SyncFile(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -156,7 +143,7 @@ func (s *Store) publishPartial(p *RemotePack) error {
 	}
 	defer unlock()
 	if _, err := os.Stat(p.ns.pack(p.ID)); err == nil { // somebody else was faster
-		return p.ns.discardLocked(s.opts.fs, p.ID)
+		return p.ns.discardLocked(s.opts.fs, p.name)
 	}
 	if err := s.opts.fs.Rename(file, p.ns.pack(p.ID)); err != nil {
 		return err
@@ -171,19 +158,19 @@ func (s *Store) publishPartial(p *RemotePack) error {
 }
 
 // discard deletes a partial pack. Who has it open goes on with what it has.
-func (n namespace) discard(fsys durable.FS, id PackID) error {
+func (n namespace) discard(fsys durable.FS, name partialID) error {
 	unlock, err := n.lockPartial()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return n.discardLocked(fsys, id)
+	return n.discardLocked(fsys, name)
 }
 
-func (n namespace) discardLocked(fsys durable.FS, id PackID) error {
-	file, state := n.partialFiles(id)
-	for _, name := range []string{state, file} {
-		if err := fsys.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (n namespace) discardLocked(fsys durable.FS, name partialID) error {
+	file, state := n.partialFiles(name)
+	for _, path := range []string{state, file} {
+		if err := fsys.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

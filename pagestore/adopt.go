@@ -95,6 +95,9 @@ func (a *Adoption) check() (info *Info, remote []byte, err error) {
 		if t.Pages() != h.Pages {
 			return nil, nil, corruptf("%s has %d pages, want %d", hotOrderFile, t.Pages(), h.Pages)
 		}
+		own := *h // h is the caller's
+		own.Placed = placed(info.Digest, a.HotOrder)
+		a.Remote.Hot = &own
 	}
 	if remote, err = encodeRemote(&a.Remote); err != nil {
 		return nil, nil, err

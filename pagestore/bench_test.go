@@ -6,7 +6,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 
 	"thaw/internal/durable"
 	"thaw/pagestore/internal/frame"
@@ -90,45 +93,89 @@ func BenchmarkImportAgain(b *testing.B) {
 
 // BenchmarkAdmit is what becomes of a frame that came from afar: hashed, compared with its node and written.
 func BenchmarkAdmit(b *testing.B) {
-	const frames = 512
-	content := make([]byte, frames*framePages*PageSize)
-	rand.NewChaCha8([32]byte{1}).Read(content)
-	// One frame more, which never comes: the packs are not finished.
-	nodes := append(frame.Nodes(frame.Pack, frame.Digests(nil, content)), make([]byte, frame.NodeSize)...)
-	s, err := Create(filepath.Join(b.TempDir(), "store"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer s.Close()
-	ns := s.namespace("default")
-	if err := ns.make(durable.Disk); err != nil {
-		b.Fatal(err)
-	}
-	open := func(id PackID) *openPack {
-		root := RemotePackRoot{ID: id, Pages: frames*framePages + 1, Root: frame.Root(nodes)}
-		p, err := s.acquirePack(ns, id, root.Pages, &Remote{Packs: []RemotePackRoot{root}})
-		if err == nil {
-			err = p.remote.SetNodes(nodes)
-		}
-		if err != nil {
-			b.Fatal(err)
-		}
-		return p
-	}
+	a := newAdmitter(b)
 	b.SetBytes(framePages * PageSize)
-	p, i := open(PackID{}), 0
+	p, i := a.open(b), 0
 	for b.Loop() {
-		if i == frames {
-			s.releasePack(p)
-			if err := ns.discard(durable.Disk, PackID{}); err != nil {
-				b.Fatal(err)
-			}
-			p, i = open(PackID{}), 0
+		if i == admitFrames {
+			a.discard(b, p)
+			p, i = a.open(b), 0
 		}
-		if err := p.remote.Admit(i, content[i*framePages*PageSize:][:framePages*PageSize]); err != nil {
+		if err := a.admit(p, i); err != nil {
 			b.Fatal(err)
 		}
 		i++
 	}
-	s.releasePack(p)
+	a.discard(b, p)
+}
+
+// BenchmarkAdmitTogether is the same for all frames of a pack, by as many goroutines as there are processors: what streams do.
+func BenchmarkAdmitTogether(b *testing.B) {
+	a := newAdmitter(b)
+	b.SetBytes(admitFrames * framePages * PageSize)
+	for b.Loop() {
+		p := a.open(b)
+		var g errgroup.Group
+		g.SetLimit(runtime.GOMAXPROCS(0))
+		for i := range admitFrames {
+			g.Go(func() error { return a.admit(p, i) })
+		}
+		if err := g.Wait(); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		a.discard(b, p)
+		b.StartTimer()
+	}
+}
+
+const admitFrames = 512
+
+// admitter has a partial pack filled, again and again.
+type admitter struct {
+	store          *Store
+	content, nodes []byte
+}
+
+func newAdmitter(b *testing.B) *admitter {
+	b.Helper()
+	a := &admitter{content: make([]byte, admitFrames*framePages*PageSize)}
+	rand.NewChaCha8([32]byte{1}).Read(a.content)
+	// One frame more, which never comes: the packs are not finished.
+	a.nodes = append(frame.Nodes(frame.Pack, frame.Digests(nil, a.content)), make([]byte, frame.NodeSize)...)
+	var err error
+	if a.store, err = Create(filepath.Join(b.TempDir(), "store")); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { a.store.Close() })
+	if err := a.store.namespace("default").make(durable.Disk); err != nil {
+		b.Fatal(err)
+	}
+	return a
+}
+
+func (a *admitter) open(b *testing.B) *openPack {
+	b.Helper()
+	root := RemotePackRoot{Pages: admitFrames*framePages + 1, Root: frame.Root(a.nodes)}
+	p, err := a.store.acquirePack(a.store.namespace("default"), root.ID, root.Pages, (&Remote{Packs: []RemotePackRoot{root}}).partialPack(root.ID))
+	if err == nil {
+		err = p.remote.SetNodes(a.nodes)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	return p
+}
+
+func (a *admitter) admit(p *openPack, i int) error {
+	return p.remote.Admit(i, a.content[i*framePages*PageSize:][:framePages*PageSize])
+}
+
+func (a *admitter) discard(b *testing.B, p *openPack) {
+	b.Helper()
+	name := p.remote.name
+	a.store.releasePack(p)
+	if err := a.store.namespace("default").discard(durable.Disk, name); err != nil {
+		b.Fatal(err)
+	}
 }

@@ -99,7 +99,7 @@ type eviction struct {
 type evictable struct {
 	ns      namespace
 	id      PackID
-	partial bool
+	partial partialID // zero: it is a complete one
 	bytes   int64
 	runs    int           // of pages that are there: as many requests bring it again
 	idle    time.Duration // since a snapshot that names it was used
@@ -135,7 +135,7 @@ func (e *eviction) collect(ns namespace) error {
 		return err
 	}
 	for _, p := range packs {
-		if use := uses[p.id]; use != nil && !use.local {
+		if use := uses.packs[p.id]; use != nil && !use.local {
 			e.add(evictable{ns: ns, id: p.id, bytes: diskBytes(ns.pack(p.id)), runs: 1}, use)
 		}
 	}
@@ -143,13 +143,13 @@ func (e *eviction) collect(ns namespace) error {
 	if err != nil {
 		return err
 	}
-	for _, id := range partial {
-		file, state := ns.partialFiles(id)
-		item := evictable{ns: ns, id: id, partial: true, bytes: diskBytes(file) + diskBytes(state), runs: 1}
+	for _, name := range partial {
+		file, state := ns.partialFiles(name)
+		item := evictable{ns: ns, id: name.id, partial: name, bytes: diskBytes(file) + diskBytes(state), runs: 1}
 		if p, err := pack.ReadPresence(state); err == nil {
 			item.runs = p.Runs()
 		}
-		use := uses[id]
+		use := uses.partial[name]
 		if use == nil {
 			use = new(remoteUse) // gc's
 		}
@@ -168,50 +168,66 @@ func (e *eviction) add(item evictable, use *remoteUse) {
 	e.items = append(e.items, item)
 }
 
+// uses is who uses the packs of a namespace, those that are complete and those that are not.
+type uses struct {
+	packs   map[PackID]*remoteUse
+	partial map[partialID]*remoteUse
+}
+
+// note notes a use of something.
+func note[K comparable](uses map[K]*remoteUse, of K, is remoteUse) {
+	use := uses[of]
+	if use == nil {
+		use = new(remoteUse)
+		uses[of] = use
+	}
+	use.local, use.pinned = use.local || is.local, use.pinned || is.pinned
+	if is.used.After(use.used) {
+		use.used = is.used
+	}
+}
+
 // uses returns who uses the packs of a namespace. It locks the stubs that nobody leases.
-func (e *eviction) uses(ns namespace) (map[PackID]*remoteUse, error) {
-	folders, err := ns.listSnapshots()
+func (e *eviction) uses(ns namespace) (all uses, err error) {
+	folders, err := ns.folders()
 	if err != nil {
-		return nil, err
+		return all, err
 	}
-	removed, err := ns.listRemoved()
-	if err != nil {
-		return nil, err
-	}
-	uses := make(map[PackID]*remoteUse)
-	for _, f := range append(folders, removed...) {
-		local, pinned := true, false
-		var used time.Time
+	all = uses{make(map[PackID]*remoteUse), make(map[partialID]*remoteUse)}
+	for _, f := range folders {
+		is := remoteUse{local: true}
 		if info, err := os.Stat(filepath.Join(f.dir, remoteFile)); err == nil {
-			local, used = false, info.ModTime()
-			if pinned, err = e.lease(f.dir); err != nil {
-				return nil, err
+			pinned, err := e.lease(f.dir)
+			if err != nil {
+				return all, err
 			}
+			is = remoteUse{pinned: pinned, used: info.ModTime()}
 		} else if !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+			return all, err
 		}
 		err := readManifest(f.dir, func(m *manifest.Manifest) error {
 			for i := range m.Packs() {
-				id := m.Pack(i).ID
-				use := uses[id]
-				if use == nil {
-					use = new(remoteUse)
-					uses[id] = use
-				}
-				use.local, use.pinned = use.local || local, use.pinned || pinned
-				if used.After(use.used) {
-					use.used = used
-				}
+				note(all.packs, m.Pack(i).ID, is)
 			}
 			return nil
 		})
 		if f.removed && errors.Is(err, fs.ErrNotExist) {
 			continue // half deleted
 		} else if err != nil {
-			return nil, fmt.Errorf("read manifest of %s/%s: %w", ns.name, f.snapshot, err)
+			return all, fmt.Errorf("read manifest of %s/%s: %w", ns.name, f.snapshot, err)
+		}
+		if is.local {
+			continue
+		}
+		names, err := vouched([]folder{f})
+		if err != nil {
+			return all, fmt.Errorf("read %s of %s/%s: %w", remoteFile, ns.name, f.snapshot, err)
+		}
+		for name := range names {
+			note(all.partial, name, is)
 		}
 	}
-	return uses, nil
+	return all, nil
 }
 
 // lease reports whether somebody leases a stub, and keeps it from being leased if nobody does.
@@ -248,7 +264,7 @@ func (e *eviction) run(ctx context.Context, limit, least int64) error {
 		if err := e.delete(&item); err != nil {
 			return err
 		}
-		if !item.partial {
+		if item.partial == (partialID{}) {
 			changed[item.ns.packs()] = true
 		}
 	}
@@ -261,8 +277,8 @@ func (e *eviction) run(ctx context.Context, limit, least int64) error {
 }
 
 func (e *eviction) delete(item *evictable) error {
-	if item.partial {
-		if err := item.ns.discard(e.store.opts.fs, item.id); err != nil {
+	if item.partial != (partialID{}) {
+		if err := item.ns.discard(e.store.opts.fs, item.partial); err != nil {
 			return err
 		}
 		e.report.Partial++

@@ -210,7 +210,7 @@ func TestGCKeepsPartialPacksOfStubsAndNoOthers(t *testing.T) {
 		t.Errorf("%+v, %v", report, err)
 	}
 	ns := s.namespace("default")
-	if err := os.WriteFile(filepath.Join(ns.partial(), Digest{1}.String()+mapExt), []byte("left behind"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(ns.partial(), partialID{id: PackID{1}}.String()+mapExt), []byte("left behind"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"a", "b"} {

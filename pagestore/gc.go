@@ -64,7 +64,7 @@ func (s *Store) gcNamespace(ctx context.Context, ns namespace, report *GCReport)
 	if err := s.sweepPacks(ctx, ns, used, report); err != nil {
 		return err
 	}
-	return s.sweepPartial(ctx, ns, used, report)
+	return s.sweepPartial(ctx, ns, report)
 }
 
 // gcRemoved deletes the removed snapshots that nobody leases.
@@ -120,22 +120,30 @@ func (s *Store) sweepPacks(ctx context.Context, ns namespace, used usage, report
 	return s.opts.fs.SyncDir(ns.packs())
 }
 
-// sweepPartial deletes the partial packs that nobody uses, and those of which there is the whole.
-func (s *Store) sweepPartial(ctx context.Context, ns namespace, used usage, report *GCReport) error {
-	ids, err := ns.listPartial()
+// sweepPartial deletes the partial packs that no stub names, and those of which there is the whole.
+func (s *Store) sweepPartial(ctx context.Context, ns namespace, report *GCReport) error {
+	all, err := ns.listPartial()
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	folders, err := ns.folders()
 	if err != nil {
 		return err
 	}
-	for _, id := range ids {
+	used, err := vouched(folders)
+	if err != nil {
+		return err
+	}
+	for _, name := range all {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if _, err := os.Stat(ns.pack(id)); used[id] != nil && errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(ns.pack(name.id)); used[name] && errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		file, state := ns.partialFiles(id)
+		file, state := ns.partialFiles(name)
 		freed := diskBytes(file) + diskBytes(state)
-		if err := ns.discard(s.opts.fs, id); err != nil {
+		if err := ns.discard(s.opts.fs, name); err != nil {
 			return err
 		}
 		report.PartialDeleted++

@@ -1,13 +1,10 @@
 package pagestore
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"sync"
 
 	"thaw/pagestore/internal/frame"
-	"thaw/pagestore/internal/pack"
 )
 
 // HeldPack is a pack as far as it is here, for those who serve it to other machines. It is safe for concurrent use until Close.
@@ -23,22 +20,22 @@ type HeldPack struct {
 	err   error
 }
 
-// HeldPack opens a pack of a namespace, of which pages may be missing. The error wraps [ErrMissingPack] if nothing of it is here.
+// HeldPack opens a pack of a namespace, of which pages may be missing; of several that make different claims, the one with most pages. The error wraps [ErrMissingPack] if nothing of it is here.
 func (s *Store) HeldPack(namespace string, id PackID) (*HeldPack, error) {
 	if err := (Name{Namespace: namespace, Snapshot: "any"}).Validate(); err != nil {
 		return nil, err
 	}
 	ns := s.namespace(namespace)
-	var remote *Remote
+	var partial *partialPack
 	var pages uint32
-	_, state := ns.partialFiles(id)
-	if p, err := pack.ReadPresence(state); err == nil && p.ID == id {
-		pages = p.Pages
-		remote = &Remote{Packs: []RemotePackRoot{{ID: id, Pages: p.Pages, Root: p.Root}}}
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	name, is, ok, err := ns.fullest(id)
+	if err != nil {
 		return nil, fmt.Errorf("open pack %s: %w", id, classify(err))
 	}
-	p, err := s.acquirePack(ns, id, pages, remote)
+	if ok {
+		pages, partial = is.Pages, &partialPack{name, is.Root}
+	}
+	p, err := s.acquirePack(ns, id, pages, partial)
 	if err != nil {
 		return nil, err
 	}

@@ -80,7 +80,7 @@ func newImage(s *Snapshot) (*Image, error) {
 	g.SetLimit(openTogether)
 	for i, id := range ids {
 		g.Go(func() error {
-			im.packs[i], im.packErrs[i] = s.store.acquirePack(s.ns, id, pages[i], s.remote)
+			im.packs[i], im.packErrs[i] = s.store.acquirePack(s.ns, id, pages[i], s.remote.partialPack(id))
 			return nil
 		})
 	}

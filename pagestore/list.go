@@ -44,16 +44,12 @@ func (s *Store) List() ([]Entry, error) {
 }
 
 func (n namespace) list() ([]Entry, error) {
-	folders, err := n.listSnapshots()
-	if err != nil {
-		return nil, err
-	}
-	removed, err := n.listRemoved()
+	folders, err := n.folders()
 	if err != nil {
 		return nil, err
 	}
 	var entries []Entry
-	for _, f := range append(folders, removed...) {
+	for _, f := range folders {
 		info, err := readInfo(f.dir)
 		if _, gone := os.Stat(f.dir); errors.Is(gone, fs.ErrNotExist) {
 			continue // while we looked
@@ -90,6 +86,16 @@ func (n namespace) listSnapshots() ([]folder, error) {
 		}
 	}
 	return folders, nil
+}
+
+// folders returns the folders of all snapshots, those that are removed and not deleted behind the others.
+func (n namespace) folders() ([]folder, error) {
+	folders, err := n.listSnapshots()
+	if err != nil {
+		return nil, err
+	}
+	removed, err := n.listRemoved()
+	return append(folders, removed...), err
 }
 
 // listRemoved returns the folders of removed snapshots, whose names are NAME@UNIQUE.

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
-	"strings"
 
 	"thaw/pagestore/internal/pack"
 )
@@ -52,11 +50,10 @@ func (s *Snapshot) local() (l Local, err error) {
 		return l, err
 	}
 	for _, id := range ids {
-		p, err := s.ns.localPack(id, use[id])
+		p, err := s.ns.localPack(id, s.remote, use[id])
 		if err != nil {
 			return l, err
 		}
-		_, p.Remote = s.remote.root(id)
 		l.Packs = append(l.Packs, p)
 		l.StoredPages += p.StoredPages
 		l.LocalPages += p.LocalPages
@@ -64,8 +61,10 @@ func (s *Snapshot) local() (l Local, err error) {
 	return l, nil
 }
 
-func (n namespace) localPack(id PackID, use *packUse) (p LocalPack, err error) {
+func (n namespace) localPack(id PackID, remote *Remote, use *packUse) (p LocalPack, err error) {
 	p = LocalPack{ID: id, StoredPages: use.used.count()}
+	var name partialID
+	name, _, p.Remote = remote.partial(id)
 	for range 2 { // it may become an ordinary pack while we look
 		if _, err := os.Stat(n.pack(id)); err == nil {
 			p.Complete, p.LocalPages, p.DiskBytes = true, p.StoredPages, diskBytes(n.pack(id))
@@ -73,7 +72,10 @@ func (n namespace) localPack(id PackID, use *packUse) (p LocalPack, err error) {
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return p, err
 		}
-		file, state := n.partialFiles(id)
+		if !p.Remote {
+			return p, nil
+		}
+		file, state := n.partialFiles(name)
 		here, err := pack.ReadPresence(state)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -96,22 +98,3 @@ func (n namespace) localPack(id PackID, use *packUse) (p LocalPack, err error) {
 
 // has reports whether a page is in the set.
 func (b bitmap) has(page uint32) bool { return b[page/64]&(1<<(page%64)) != 0 }
-
-// listPartial returns the partial packs of the namespace: those that have a map, or a file.
-func (n namespace) listPartial() ([]PackID, error) {
-	entries, err := readDir(n.partial())
-	if err != nil {
-		return nil, err
-	}
-	var ids []PackID
-	for _, e := range entries {
-		for _, ext := range []string{packExt, mapExt} {
-			if hex, ok := strings.CutSuffix(e.Name(), ext); ok {
-				if id, err := pack.ParseID(hex); err == nil && !slices.Contains(ids, id) {
-					ids = append(ids, id)
-				}
-			}
-		}
-	}
-	return ids, nil
-}

@@ -62,6 +62,7 @@ type RemotePack struct {
 
 	store *Store
 	ns    namespace
+	name  partialID
 	part  *pack.Partial
 	open  *openPack // of which it is a part
 
@@ -69,6 +70,10 @@ type RemotePack struct {
 	complete  atomic.Bool           // it is one
 	failed    atomic.Pointer[error] // why nothing of it can be used
 }
+
+// Claim stands for all that the pages are checked against. RemotePacks of one pack with different claims are different places: what is admitted
+// to one does not show in the other.
+func (p *RemotePack) Claim() string { return p.name.voucher.String() }
 
 // Frames returns how many frames the pack has.
 func (p *RemotePack) Frames() int { return p.part.Frames() }

@@ -15,6 +15,7 @@ import (
 type packKey struct {
 	namespace string
 	id        PackID
+	voucher   voucher // zero: the pack is complete
 }
 
 // openPack is a pack that is mapped once for all snapshots of a Store that use it, so that a page is hashed once
@@ -27,31 +28,34 @@ type openPack struct {
 	refs   int         // protected by Store.mu; 0: in Store.mu.idle
 }
 
-// acquirePack opens a pack or shares an open one. Pages 0 stands for any number. If remote has the pack,
-// it may be one of which pages are missing. Errors wrap
+// acquirePack opens a pack or shares an open one. Pages 0 stands for any number. If partial is not nil, the pack
+// may be one of which pages are missing, with that root. Errors wrap
 // ErrMissingPack, ErrCorrupt or ErrVersion.
-func (s *Store) acquirePack(ns namespace, id PackID, pages uint32, remote *Remote) (*openPack, error) {
-	root, isRemote := remote.root(id)
+func (s *Store) acquirePack(ns namespace, id PackID, pages uint32, partial *partialPack) (*openPack, error) {
 	key := packKey{namespace: ns.name, id: id}
 	if p := s.sharePack(key); p != nil {
-		if p.remote != nil && isRemote && (p.remote.Root != root || p.remote.Pages != pages) {
-			s.releasePack(p)
-			return nil, corruptf("pack %s has root %s here, and %s in another snapshot", id, root, p.remote.Root)
-		}
 		return p, nil
 	}
 	p := &openPack{key: key, path: ns.pack(id), refs: 1}
 	mapped, err := pack.Open(ns.pack(id), id)
-	if errors.Is(err, fs.ErrNotExist) && isRemote {
+	if errors.Is(err, fs.ErrNotExist) && partial != nil {
+		p.key.voucher = partial.name.voucher
+		if p := s.sharePack(p.key); p != nil {
+			return p, nil
+		}
 		var part *pack.Partial
-		mapped, part, err = s.openPartial(ns, id, pages, root)
+		mapped, part, err = s.openPartial(ns, partial.name, pages, partial.root)
 		if durable.NoSpace(err) {
 			s.makeRoom(0)
-			mapped, part, err = s.openPartial(ns, id, pages, root)
+			mapped, part, err = s.openPartial(ns, partial.name, pages, partial.root)
 		}
 		if part != nil {
-			p.remote = &RemotePack{Namespace: ns.name, ID: id, Pages: pages, Root: root, store: s, ns: ns, part: part, open: p}
+			p.remote = &RemotePack{
+				Namespace: ns.name, ID: id, Pages: pages, Root: partial.root, store: s, ns: ns, name: partial.name, part: part, open: p,
+			}
 			mapped = part.Mapped
+		} else {
+			p.key = key // it has become a complete one
 		}
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -68,6 +72,21 @@ func (s *Store) acquirePack(ns namespace, id PackID, pages uint32, remote *Remot
 		s.finishSoon(p.remote) // if somebody died before doing so
 	}
 	return p, nil
+}
+
+// partialPack is what a pack is of which pages may be missing.
+type partialPack struct {
+	name partialID
+	root Digest
+}
+
+// partialPack returns what a pack of a stub is; nil if it has no such pack.
+func (r *Remote) partialPack(id PackID) *partialPack {
+	name, root, ok := r.partial(id)
+	if !ok {
+		return nil
+	}
+	return &partialPack{name, root.Root}
 }
 
 // close unmaps the pack.

@@ -48,19 +48,8 @@ type RemotePackRoot struct {
 type RemoteHotRoot struct {
 	Pages uint32 `json:"pages"`
 	Root  Digest `json:"root"`
-}
-
-// root returns the root of a pack.
-func (r *Remote) root(id PackID) (Digest, bool) {
-	if r == nil {
-		return Digest{}, false
-	}
-	for i := range r.Packs {
-		if r.Packs[i].ID == id {
-			return r.Packs[i].Root, true
-		}
-	}
-	return Digest{}, false
+	// Placed stands for where they belong. Adopt sets it.
+	Placed Digest `json:"placed"`
 }
 
 // check returns an error unless r has a root for each pack of a manifest.
@@ -263,8 +252,8 @@ func (s *Snapshot) Packs() ([]RemotePackRoot, error) {
 	}
 	var packs []RemotePackRoot
 	for i, id := range ids {
-		root, _ := s.remote.root(id)
-		packs = append(packs, RemotePackRoot{ID: id, Pages: pages[i], Root: root})
+		_, root, _ := s.remote.partial(id)
+		packs = append(packs, RemotePackRoot{ID: id, Pages: pages[i], Root: root.Root})
 	}
 	return packs, nil
 }

@@ -161,16 +161,12 @@ func publishedPacks(ns namespace, dir string) (ids []PackID, err error) {
 // mark returns what the snapshots of the namespace use, removed ones too. An error says that a manifest could not be
 // read; then nothing may be deleted.
 func (n namespace) mark() (usage, error) {
-	folders, err := n.listSnapshots()
-	if err != nil {
-		return nil, err
-	}
-	removed, err := n.listRemoved()
+	folders, err := n.folders()
 	if err != nil {
 		return nil, err
 	}
 	used := make(usage)
-	for _, f := range append(folders, removed...) {
+	for _, f := range folders {
 		err := readManifest(f.dir, func(m *manifest.Manifest) error { return used.add(f.snapshot, m) })
 		if f.removed && errors.Is(err, fs.ErrNotExist) {
 			continue // half deleted

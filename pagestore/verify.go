@@ -125,7 +125,7 @@ type namespaceCheck struct {
 	used      usage
 	stubs     map[PackID]bool // packs that are named: whether by stubs alone
 	packs     []packFile
-	partial   []PackID
+	partial   []partialID
 	// workingSets are those of the snapshots that have one.
 	workingSets []workingSetCheck
 }
@@ -149,15 +149,11 @@ func (c *namespaceCheck) bytes() (n uint64) {
 // openNamespace leases the snapshots first and lists the packs then, so that no pack of theirs can go meanwhile.
 func (v *verifier) openNamespace(ns namespace) (*namespaceCheck, error) {
 	c := &namespaceCheck{ns: ns, used: make(usage), stubs: make(map[PackID]bool)}
-	folders, err := ns.listSnapshots()
+	folders, err := ns.folders()
 	if err != nil {
 		return c, err
 	}
-	removed, err := ns.listRemoved()
-	if err != nil {
-		return c, err
-	}
-	for _, f := range append(folders, removed...) {
+	for _, f := range folders {
 		v.openSnapshot(c, f)
 	}
 	if c.partial, err = ns.listPartial(); err != nil {
@@ -248,9 +244,9 @@ func (v *verifier) checkNamespace(ctx context.Context, c *namespaceCheck) error 
 	for _, w := range c.workingSets {
 		g.Go(func() error { return v.checkWorkingSet(ctx, w) })
 	}
-	for _, id := range c.partial {
-		if !present[id] && c.used[id] != nil {
-			g.Go(func() error { return v.checkPartial(ctx, c, id) })
+	for _, name := range c.partial {
+		if !present[name.id] && c.used[name.id] != nil {
+			g.Go(func() error { return v.checkPartial(ctx, c, name) })
 		}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(c.used), compareIDs) {

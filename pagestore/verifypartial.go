@@ -17,12 +17,12 @@ func (v *verifier) remotePack() {
 
 // checkPartial checks the pages of a partial pack that are said to be here since the machine was started. Those from before are looked at
 // before they are used.
-func (v *verifier) checkPartial(ctx context.Context, c *namespaceCheck, id PackID) error {
+func (v *verifier) checkPartial(ctx context.Context, c *namespaceCheck, name partialID) error {
 	boot, err := bootID()
 	if err != nil {
 		return err
 	}
-	file, state := c.ns.partialFiles(id)
+	file, state := c.ns.partialFiles(name)
 	p, err := pack.ReadPresence(state)
 	switch {
 	case errors.Is(err, pack.ErrCorrupt), errors.Is(err, pack.ErrVersion), errors.Is(err, fs.ErrNotExist):
@@ -47,7 +47,7 @@ func (v *verifier) checkPartial(ctx context.Context, c *namespaceCheck, id PackI
 			return err
 		}
 		if err := p.CheckPage(f, page); err != nil {
-			v.badPage(c, id, page, classify(err))
+			v.badPage(c, name.id, page, classify(err))
 		}
 		v.done(1, 0)
 	}

@@ -1,13 +1,18 @@
 package fleet
 
-import "slices"
+import (
+	"slices"
+	"strconv"
+
+	"thaw/pagestore/blob/placement"
+)
 
 // ranked is how many of a chunk's homes are known beyond need, so that a death seldom makes all nodes be ranked anew.
 const ranked = 6
 
 // members is who is in the fleet, as the nodes believe: a death is known some time after it happened.
 type members struct {
-	all   []*node // whoever joined, in that order; the dead among them have gone set
+	all   []*node // whoever joined, each at its id; the dead among them have gone set
 	homes map[chunk]*homes
 }
 
@@ -27,42 +32,32 @@ func (m *members) of(c chunk, n int) []*node {
 	h.list = slices.DeleteFunc(h.list, func(n *node) bool { return n.gone })
 	switch {
 	case h.known == 0 || len(h.list) < n:
-		h.list = rank(c, m.all, ranked)
+		h.list = m.rank(c, m.all, ranked)
 	case h.known < len(m.all):
 		// What is left is a true beginning of the ranking: whoever joined since belongs into it, or behind it.
-		h.list = rank(c, slices.Concat(h.list, m.all[h.known:]), len(h.list))
+		h.list = m.rank(c, slices.Concat(h.list, m.all[h.known:]), len(h.list))
 	}
 	h.known = len(m.all)
 	return h.list[:min(n, len(h.list))]
 }
 
-// rank returns the first n homes of a chunk among the nodes that are not gone, the best first: rendezvous hashing, the highest score wins.
-func rank(c chunk, nodes []*node, n int) []*node {
-	best := make([]*node, 0, n+1)
+// rank returns the first n homes of a chunk among those of the nodes that are not gone, the best first, as the nodes themselves find them.
+func (m *members) rank(c chunk, nodes []*node, n int) []*node {
+	named := make([]placement.Member, 0, len(nodes))
 	for _, node := range nodes {
-		if node.gone {
-			continue
+		if !node.gone {
+			named = append(named, placement.Member{Name: strconv.Itoa(node.id)})
 		}
-		s, at := score(node.id, c), len(best)
-		for at > 0 && score(best[at-1].id, c) < s {
-			at--
-		}
-		if at < n {
-			best = slices.Insert(best, at, node)
-			best = best[:min(len(best), n)]
-		}
+	}
+	best := make([]*node, 0, n)
+	for _, member := range placement.Rank(keyOf(c), named, n) {
+		id, _ := strconv.Atoi(member.Name) // it was made from one
+		best = append(best, m.all[id])
 	}
 	return best
 }
 
-// score says how much a node is a chunk's home.
-func score(id int, c chunk) uint64 {
-	return mix(mix(uint64(id)+0x9e3779b97f4a7c15) ^ mix(uint64(c.snapshot)<<8|uint64(c.part)))
-}
-
-// mix spreads the bits of x: the finalizer of splitmix64.
-func mix(x uint64) uint64 {
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
+// keyOf is the key of a chunk as if it were an object of its own.
+func keyOf(c chunk) placement.Key {
+	return placement.KeyOf("fleet", strconv.Itoa(c.snapshot)+"/"+strconv.Itoa(c.part))
 }

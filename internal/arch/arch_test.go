@@ -57,7 +57,7 @@ var mayImport = map[string][]string{
 	"thaw/bench/demo/...":       {"thaw/bench/...", "thaw/checkpoint", "thaw/control", "thaw/internal/..."},
 	"thaw/bench/result":         {},
 	"thaw/bench/htmlreport":     {"thaw/bench/result"},
-	"thaw/bench/fleet":          {"thaw/bench/htmlreport", "thaw/bench/result"},
+	"thaw/bench/fleet":          {"thaw/bench/htmlreport", "thaw/bench/result", "thaw/pagestore/blob/placement"},
 	"thaw/bench/host":           {"thaw/bench/result", "thaw/internal/..."},
 	"thaw/bench/scenario":       {"thaw/bench/result", "thaw/checkpoint"},
 	"thaw/bench/restores":       {"thaw/bench/lab", "thaw/bench/result", "thaw/bench/scenario", "thaw/restore/tracer"},

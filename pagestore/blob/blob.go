@@ -49,6 +49,10 @@ type Reader interface {
 	Open(ctx context.Context, key string, off, n int64) (io.ReadCloser, error)
 }
 
+// A Part is what a place returns from Open that has not all of the range, and knows it: Part is how many bytes come before an error that wraps ErrNotFound.
+// Nobody has to look: it says nothing that reading would not.
+type Part interface{ Part() int64 }
+
 // A Bucket is a place that blobs can be put to. It is safe for concurrent use, also by several processes and machines.
 type Bucket interface {
 	Reader

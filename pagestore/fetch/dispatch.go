@@ -233,7 +233,7 @@ func (c *choice) improve(by choice) {
 
 // barred returns until when a source is not to be asked for the object, for whatever reason.
 func (ob *object) barred(s *source) time.Time {
-	return later(later(s.asideUntil, s.restUntil), ob.absent[s])
+	return later(later(s.asideUntil, s.restUntil), ob.absent[s].until)
 }
 
 // guess is what sources are taken to be of which nothing is known: as good as the best of the others, so that they are asked when it has

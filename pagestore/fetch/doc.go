@@ -44,6 +44,10 @@
 //
 //	it says                      it is                                              the frame is
 //	[ErrNotHere]                 not asked for this object for a while              asked of the next source
+//	[ErrNotYet]                  not asked for this object for a while that         asked of the next source
+//	                               doubles, if it says so time and again
+//	[ErrDiffers]                 not asked for this object for a longer time:       asked of the next source
+//	                               logged, counted
 //	[ErrBusy]                    left alone for a time that doubles                 asked of the next source
 //	something else, too little,  ranked lower; from the second time in a row        asked of the next source
 //	nothing for Options.Stall      left alone for a time that doubles

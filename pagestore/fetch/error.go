@@ -81,7 +81,7 @@ func (ob *object) reasons(fl *flight, now time.Time) []SourceError {
 			e.Err, e.Attempts = t.err, t.fails
 		case c.asideUntil.After(now):
 			e.Err = fmt.Errorf("set aside for %v: %w", c.asideUntil.Sub(now).Round(time.Second), c.lie)
-		case ob.absent[c.source].After(now):
+		case ob.absent[c.source].until.After(now):
 			e.Err = ErrNotHere
 		case fl.askedOf(c.source):
 			e.Err = errNoAnswer

@@ -194,7 +194,7 @@ func (f *Fetcher) look(o Object) []found {
 func (f *Fetcher) objectLocked(o Object) *object {
 	ob := f.objects[o]
 	if ob == nil {
-		ob = &object{name: o, flights: make(map[int]*flight), absent: make(map[*source]time.Time)}
+		ob = &object{name: o, flights: make(map[int]*flight), absent: make(map[*source]absence)}
 		f.objects[o] = ob
 		f.idleLocked(ob)
 	}

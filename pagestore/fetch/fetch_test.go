@@ -82,7 +82,7 @@ func TestTheLastToLeaveCancelsTheRequest(t *testing.T) {
 		synctest.Wait()
 		w.equal("running with none left", w.of("a").Running, 0)
 		w.equal("flights", w.Stats().Flights, 0)
-		w.equal("errors of the source", w.of("a").Classes[fetch.Ahead].Errors, [6]uint64{})
+		w.equal("errors of the source", w.of("a").Classes[fetch.Ahead].Errors, [7]uint64{})
 	})
 }
 

@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"errors"
 	"slices"
 	"time"
 )
@@ -12,8 +13,8 @@ const streamCount = 8
 type object struct {
 	name       Object
 	candidates []candidate
-	looked     time.Time             // when candidates were asked for
-	absent     map[*source]time.Time // sources that do not have it, and until when that is believed
+	looked     time.Time           // when candidates were asked for
+	absent     map[*source]absence // sources that do not have it, or not all of it
 
 	flights map[int]*flight
 	ready   [classes]queue
@@ -25,6 +26,28 @@ type object struct {
 
 	idle     int // times it is in Fetcher.idle
 	entering int // calls that are being entered
+}
+
+// absence is what is known of a source that does not have an object, or not all of it.
+type absence struct {
+	until  time.Time // it is not asked for any of it
+	misses int       // in a row: requests for frames that it did not have
+}
+
+// freeMisses is how many misses in a row cost a source nothing: who holds parts of an object often does not hold the one that is asked for.
+const freeMisses = 3
+
+// missed notes that a source did not have what it was asked for.
+func (ob *object) missed(s *source, err error, o *Options, now time.Time) {
+	a := ob.absent[s]
+	if errors.Is(err, ErrNotYet) {
+		if a.misses++; a.misses > freeMisses {
+			a.until = now.Add(doubled(o.Backoff, o.Forget, a.misses-freeMisses))
+		}
+	} else {
+		a.until = now.Add(o.Forget)
+	}
+	ob.absent[s] = a
 }
 
 // candidate is a source that an object can be had from.

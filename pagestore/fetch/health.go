@@ -147,7 +147,7 @@ func (s *source) decay(now time.Time) {
 // failed notes that a request has failed.
 func (s *source) failed(kind Kind, err error, o *Options, now time.Time) {
 	s.lastErr = err
-	if kind == NotHere {
+	if kind == NotHere || kind == Differs {
 		return
 	}
 	s.blame(now)

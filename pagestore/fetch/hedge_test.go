@@ -51,7 +51,7 @@ func TestAHedgeThatLosesIsCancelled(t *testing.T) {
 		s := w.of("b")
 		c := s.Classes[fetch.Demand]
 		w.equal("hedges, won, wasted, running", []any{c.Hedges, c.HedgesWon, c.HedgesWasted, s.Running}, "[1 0 1 0]")
-		w.equal("errors", c.Errors, [6]uint64{})
+		w.equal("errors", c.Errors, [7]uint64{})
 	})
 }
 

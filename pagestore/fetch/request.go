@@ -92,6 +92,10 @@ func (r *request) run(ctx context.Context) {
 			slog.String("source", r.source.name), slog.String("object", r.ob.name.String()),
 			slog.Int("first", r.first), slog.Int("frames", len(r.flights)), slog.Duration("for", r.aside), slog.Any("err", r.err))
 	}
+	if errors.Is(r.err, ErrDiffers) {
+		r.f.opts.Log.Warn("a source has another object by the same name and is not asked for it for a while",
+			slog.String("source", r.source.name), slog.String("object", r.ob.name.String()), slog.Duration("for", r.f.opts.Aside), slog.Any("err", r.err))
+	}
 	if r.f.opts.Observe != nil {
 		r.f.opts.Observe(e)
 	}
@@ -104,6 +108,8 @@ func (r *request) finish(err error, sources []found) Event {
 	defer f.mu.Unlock()
 	now := time.Now()
 	switch {
+	case errors.Is(r.err, ErrWrong) && errors.Is(err, ErrDiffers) && !r.settled:
+		r.err = err
 	case r.err != nil:
 		err = r.err // it is what the source was told, or has run into before
 	case r.next == r.end():
@@ -147,11 +153,8 @@ func (r *request) take(frame int, content []byte) error {
 	}
 	if fl.over {
 		r.wasteLocked(len(content))
-	} else if taken, err := r.offerLocked(fl, content); !taken {
+	} else if taken, _ := r.offerLocked(fl, content); !taken {
 		r.wasteLocked(len(content))
-		if err != nil {
-			return err
-		}
 	}
 	r.waiting = time.Now()
 	f.alarmLocked(r.waiting.Add(f.opts.Stall))
@@ -210,8 +213,7 @@ func (r *request) offerLocked(fl *flight, content []byte) (taken bool, err error
 		case err == nil:
 			r.takenLocked(fl, len(content), now)
 		case errors.Is(err, ErrWrong):
-			r.err = err
-			r.aside = r.source.lied(err, &f.opts, now)
+			r.err, r.next = err, fl.frame // the source may say more of it
 		case !c.over:
 			f.endLocked(c, err, now)
 		}
@@ -256,6 +258,7 @@ func (r *request) takenLocked(fl *flight, size int, now time.Time) {
 	}
 	r.taken++
 	r.bytes += int64(size)
+	delete(r.ob.absent, r.source)
 	for _, c := range fl.calls {
 		if c.missing--; c.missing == 0 {
 			c.close(nil)
@@ -298,7 +301,9 @@ func (f *Fetcher) settleLocked(r *request, err error, now time.Time) {
 	r.source.failed(kind, r.err, &f.opts, now)
 	switch {
 	case kind == NotHere:
-		r.ob.absent[r.source] = now.Add(f.opts.Forget)
+		r.ob.missed(r.source, r.err, &f.opts, now)
+	case kind == Differs:
+		r.ob.absent[r.source] = absence{until: now.Add(f.opts.Aside)}
 	case kind == Wrong && r.aside == 0:
 		r.aside = r.source.lied(r.err, &f.opts, now)
 	}

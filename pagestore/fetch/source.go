@@ -45,8 +45,9 @@ type Source interface {
 	String() string
 
 	// Frames brings n >= 1 frames of an object from first on, and delivers them in order, on the calling goroutine. It returns the error of
-	// deliver as soon as there is one, and returns soon after ctx has ended. Errors wrap ErrNotHere, ErrWrong or ErrBusy where these fit;
-	// after any other the frames may be asked for again.
+	// deliver as soon as there is one, and returns soon after ctx has ended. Errors wrap ErrNotHere, ErrNotYet, ErrWrong, ErrDiffers or ErrBusy
+	// where these fit; after any other the frames may be asked for again. When deliver says ErrWrong it may find out first whether that is
+	// really ErrDiffers.
 	Frames(ctx context.Context, o Object, first, n int, deliver func(frame int, content []byte) error) error
 }
 
@@ -66,6 +67,10 @@ type Profiler interface{ Profile() Profile }
 var (
 	// ErrNotHere: this source does not have the object.
 	ErrNotHere = errors.New("not here")
+	// ErrNotYet: this source does not have these frames, and may have others of the object.
+	ErrNotYet = errors.New("not here yet")
+	// ErrDiffers: this source has another object by that name. It is wrong, or whoever says what the object is.
+	ErrDiffers = errors.New("another object has that name here")
 	// ErrWrong: these bytes are not the frame's.
 	ErrWrong = errors.New("wrong bytes")
 	// ErrBusy: the source asks to be left alone for a while.
@@ -87,17 +92,18 @@ type Kind uint8
 
 // The kinds of errors. What is cancelled because nobody wants it any more is no error.
 const (
-	NotHere Kind = iota // ErrNotHere
+	NotHere Kind = iota // ErrNotHere, ErrNotYet
 	Wrong               // ErrWrong, from the source or from who took the frame
 	Busy                // ErrBusy
 	Stalled             // no frame within Options.Stall
 	Short               // fewer frames than asked for, or out of turn
+	Differs             // ErrDiffers
 	Other               // anything else: refused, reset, denied
 
 	kinds
 )
 
-var kindNames = [kinds]string{"not_here", "wrong", "busy", "stalled", "short", "other"}
+var kindNames = [kinds]string{"not_here", "wrong", "busy", "stalled", "short", "differs", "other"}
 
 // String returns a name that is fit for a label.
 func (k Kind) String() string {
@@ -109,9 +115,11 @@ func (k Kind) String() string {
 
 func kindOf(err error) Kind {
 	switch {
+	case errors.Is(err, ErrDiffers):
+		return Differs
 	case errors.Is(err, ErrWrong):
 		return Wrong
-	case errors.Is(err, ErrNotHere):
+	case errors.Is(err, ErrNotHere), errors.Is(err, ErrNotYet):
 		return NotHere
 	case errors.Is(err, ErrBusy):
 		return Busy

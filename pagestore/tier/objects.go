@@ -14,12 +14,13 @@ const idleObjects = 256
 // objects is what is known of framed objects: their nodes, and where their frames lie at which place.
 type objects struct {
 	mu   sync.Mutex
-	all  map[string]*object // by key; protected by mu
+	all  map[string]*object // by name; protected by mu
 	idle []*object          // those without users, the one that has been idle longest first; protected by mu
 }
 
 // object is one of them.
 type object struct {
+	name  string // as the fetcher knows it
 	key   Key
 	pages uint32
 	root  pagestore.Digest
@@ -31,13 +32,12 @@ type object struct {
 }
 
 // use returns the object, for release. nodes are nil if they are not known.
-func (os *objects) use(key Key, pages uint32, root pagestore.Digest, nodes []byte) *object {
+func (os *objects) use(name string, key Key, pages uint32, root pagestore.Digest, nodes []byte) *object {
 	os.mu.Lock()
 	defer os.mu.Unlock()
-	name := key.String()
 	ob := os.all[name]
-	if ob == nil || ob.root != root || ob.pages != pages { // those who know it say something else now: the store has seen to it that they may
-		ob = &object{key: key, pages: pages, root: root, indexes: make(map[string]*frame.Index)}
+	if ob == nil {
+		ob = &object{name: name, key: key, pages: pages, root: root, indexes: make(map[string]*frame.Index)}
 		if os.all == nil {
 			os.all = make(map[string]*object)
 		}
@@ -60,21 +60,21 @@ func (os *objects) use(key Key, pages uint32, root pagestore.Digest, nodes []byt
 func (os *objects) release(ob *object) {
 	os.mu.Lock()
 	defer os.mu.Unlock()
-	if ob.users--; ob.users > 0 || os.all[ob.key.String()] != ob {
+	if ob.users--; ob.users > 0 || os.all[ob.name] != ob {
 		return
 	}
 	os.idle = append(os.idle, ob)
 	if len(os.idle) > idleObjects {
-		delete(os.all, os.idle[0].key.String())
+		delete(os.all, os.idle[0].name)
 		os.idle = os.idle[1:]
 	}
 }
 
 // find returns an object that somebody uses, or has used of late; nil if there is none.
-func (os *objects) find(key string) *object {
+func (os *objects) find(name string) *object {
 	os.mu.Lock()
 	defer os.mu.Unlock()
-	return os.all[key]
+	return os.all[name]
 }
 
 func (ob *object) setNodes(nodes []byte) {
@@ -107,13 +107,18 @@ func (ob *object) index(ctx context.Context, p Place) (x *frame.Index, known boo
 	if err != nil {
 		return nil, false, err
 	}
+	ob.keep(p, x)
+	return x, false, nil
+}
+
+// keep remembers where the frames lie at a place.
+func (ob *object) keep(p Place, x *frame.Index) {
 	ob.mu.Lock()
 	defer ob.mu.Unlock()
 	ob.indexes[p.String()] = x
 	if ob.nodes == nil {
 		ob.nodes = x.Nodes()
 	}
-	return x, false, nil
 }
 
 // forget forgets where the frames lie at a place.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -78,9 +79,11 @@ func (o *Origin) Stats() fetch.Stats { return o.fetcher.Stats() }
 // Fetch implements [pagestore.Origin].
 func (o *Origin) Fetch(ctx context.Context, p *pagestore.RemotePack, first, n int, class pagestore.Class) error {
 	key := PackKey(p.Namespace, p.ID)
-	ob := o.objects.use(key, p.Pages, p.Root, p.Nodes())
+	object := fetchObject(key)
+	object.Key += claimMark + p.Claim() // frames go to the one that asks for them
+	ob := o.objects.use(object.Key, key, p.Pages, p.Root, p.Nodes())
 	defer o.objects.release(ob)
-	return o.fetcher.Fetch(ctx, fetchObject(key), first, n, fetchClass(class), func(number int, content []byte) error {
+	return o.fetcher.Fetch(ctx, object, first, n, fetchClass(class), func(number int, content []byte) error {
 		if p.Nodes() == nil {
 			if err := p.SetNodes(ob.knownNodes()); err != nil { // compared with the root when they came
 				return err
@@ -98,6 +101,9 @@ func admitted(err error) error {
 	return err
 }
 
+// claimMark stands between the key of a pack and its claim. No key has it.
+const claimMark = "#"
+
 func fetchObject(k Key) fetch.Object { return fetch.Object{Namespace: k.Namespace, Key: k.String()} }
 
 func fetchClass(c pagestore.Class) fetch.Class {
@@ -112,7 +118,8 @@ func fetchClass(c pagestore.Class) fetch.Class {
 
 // sources returns the places of an object as the fetcher knows them.
 func (o *Origin) sources(object fetch.Object) []fetch.Source {
-	key, err := ParseKey(object.Key)
+	text, _, _ := strings.Cut(object.Key, claimMark)
+	key, err := ParseKey(text)
 	if err != nil {
 		return nil // we made it
 	}
@@ -156,19 +163,37 @@ func (s *source) Frames(ctx context.Context, object fetch.Object, first, n int, 
 		return sourceError(err)
 	}
 	err = readFrames(ctx, s.place, ob.key, x, first, n, count)
-	if errors.Is(err, fetch.ErrWrong) && known && !s.place.Raw {
-		// Another one may lie there since we have read where its frames are: then only that was wrong.
-		ob.forget(s.place)
-		if x, _, err = ob.index(ctx, s.place); err == nil {
-			err = readFrames(ctx, s.place, ob.key, x, first+delivered, n-delivered, count)
-		}
+	switch {
+	case errors.Is(err, fetch.ErrWrong):
+		return s.doubt(ctx, ob, known, err, func(x *frame.Index) error {
+			return readFrames(ctx, s.place, ob.key, x, first+delivered, n-delivered, count)
+		})
+	case errors.Is(err, blob.ErrNotFound) && s.place.Raw:
+		return fmt.Errorf("%w: %w", fetch.ErrNotYet, err) // it may have others
 	}
 	return sourceError(err)
+}
+
+// doubt finds out what it means that a place has delivered wrong bytes. It may have another object, by its own index; and where frames lie was taken
+// from elsewhere if known, and may have changed: then again reads the rest.
+func (s *source) doubt(ctx context.Context, ob *object, known bool, wrong error, again func(x *frame.Index) error) error {
+	ob.forget(s.place)
+	x, err := readIndex(ctx, s.place, ob.key, ob.pages, ob.root)
+	switch {
+	case errors.Is(err, errDiffers):
+		return sourceError(err)
+	case err != nil || !known || s.place.Raw:
+		return wrong
+	}
+	ob.keep(s.place, x)
+	return sourceError(again(x))
 }
 
 // sourceError is an error of a place as the fetcher knows it.
 func sourceError(err error) error {
 	switch {
+	case errors.Is(err, errDiffers):
+		return fmt.Errorf("%w: %w", fetch.ErrDiffers, err)
 	case errors.Is(err, blob.ErrNotFound), errors.Is(err, blob.ErrDenied):
 		return fmt.Errorf("%w: %w", fetch.ErrNotHere, err)
 	case errors.Is(err, blob.ErrBusy):

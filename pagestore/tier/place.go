@@ -29,6 +29,9 @@ type Places func(k Key) []Place
 // errWrong: a place has delivered bytes that are not those of the key.
 var errWrong = errors.New("wrong bytes")
 
+// errDiffers is an errWrong: a place has another object by that name. One of the two is wrong, the place or who knows the object.
+var errDiffers = fmt.Errorf("%w: another object", errWrong)
+
 // readIndex reads what comes before the frames of a framed object. The error wraps errWrong if it is that of another object.
 func readIndex(ctx context.Context, r blob.Reader, key Key, pages uint32, root pagestore.Digest) (*frame.Index, error) {
 	h := frame.Header{Kind: frameKind(key), ID: key.Digest, Pages: pages}
@@ -55,7 +58,9 @@ func parseHead(r io.Reader, key Key, pages uint32, root pagestore.Digest) (*fram
 		return nil, fmt.Errorf("%w: %s: object %s has %d pages, want %d", errWrong, key, h.ID, h.Pages, pages)
 	}
 	x, err := frame.ParseIndex(h, head[frame.HeaderSize:], root)
-	if err != nil {
+	if errors.Is(err, frame.ErrOtherRoot) {
+		return nil, fmt.Errorf("%w: %s: %w", errDiffers, key, err)
+	} else if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", errWrong, key, err)
 	}
 	return x, nil

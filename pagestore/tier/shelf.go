@@ -88,7 +88,8 @@ func (s *Shelf) Size(ctx context.Context, key string) (int64, error) {
 	return t.size, nil
 }
 
-// Open implements [blob.Reader]. A part of a pack that is not all here is [blob.ErrNotFound].
+// Open implements [blob.Reader]. Of a range of a pack of which not all frames are here the reader brings those before the first that is missing, and says so
+// ([blob.Part]); it is [blob.ErrNotFound] if that is the first.
 func (s *Shelf) Open(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
 	t, err := s.thing(ctx, key)
 	if err != nil {
@@ -106,7 +107,10 @@ func (s *Shelf) Open(ctx context.Context, key string, off, n int64) (io.ReadClos
 		t.close()
 		return nil, s.outside(key, err)
 	}
-	return &thingReader{ctx: ctx, r: r, close: t.close}, nil
+	if p, ok := r.(*packReader); ok {
+		n = p.end - p.off
+	}
+	return &thingReader{ctx: ctx, r: r, n: n, close: t.close}, nil
 }
 
 // thing is a blob that the shelf has. close is called once.
@@ -119,6 +123,7 @@ type thing struct {
 type thingReader struct {
 	ctx   context.Context
 	r     io.Reader
+	n     int64 // bytes that it brings
 	close func()
 	once  sync.Once
 }
@@ -129,6 +134,9 @@ func (r *thingReader) Read(b []byte) (int, error) {
 	}
 	return r.r.Read(b)
 }
+
+// Part implements [blob.Part].
+func (r *thingReader) Part() int64 { return r.n }
 
 func (r *thingReader) Close() error {
 	r.once.Do(r.close)

@@ -134,10 +134,22 @@ func TestAShelfServesOfAPartialPackWhatIsHere(t *testing.T) {
 	if _, err := blobtest.Read(t.Context(), n.shelf, key, 0, head); err != nil {
 		t.Errorf("its index: %v", err)
 	}
-	for _, r := range [][2]int64{{head, 1}, {head + 2*size - 1, 2}, {head + 4*size - 1, 2}, {0, -1}} {
+	for _, r := range [][2]int64{{head, 1}, {head + 2*size - 1, 2}, {head + 5*size, size}} {
 		if _, err := n.shelf.Open(t.Context(), key, r[0], r[1]); !errors.Is(err, blob.ErrNotFound) {
 			t.Errorf("%d bytes from %d on: %v, want %v", r[1], r[0], err, blob.ErrNotFound)
 		}
+	}
+	// Of what begins with something that is here that comes, and it is said how much it is.
+	for _, r := range [][3]int64{{head + 4*size - 1, 2, 1}, {head + 2*size + 1, 3 * size, 2*size - 1}, {0, -1, head}} {
+		body, err := n.shelf.Open(t.Context(), key, r[0], r[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(body)
+		if part, ok := body.(blob.Part); !ok || part.Part() != r[2] || int64(len(got)) != r[2] || !errors.Is(err, blob.ErrNotFound) {
+			t.Errorf("%d bytes from %d on: %d came, want %d; %v", r[1], r[0], len(got), r[2], err)
+		}
+		body.Close()
 	}
 	// One that is to bring what others ask for does so, and only for packs that it is to.
 	shelf := NewShelf(n.store, &ShelfOptions{Bring: func(_ context.Context, k Key) bool { return k.String() == key }})

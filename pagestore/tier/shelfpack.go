@@ -143,6 +143,7 @@ type packReader struct {
 	index    *frame.Index
 	head     []byte
 	off, end int64
+	cut      bool // it was to go on, and the frame at end is not here
 
 	buf   []byte // the frame in it is number
 	frame []byte
@@ -162,7 +163,7 @@ func (r *packReader) number(off int64) int {
 	return int((off - r.index.HeadSize()) / (frame.PackPages * pagestore.PageSize))
 }
 
-// check returns an error unless all that the reader needs is here, which it may bring.
+// check returns an error unless what the reader begins with is here, and has it end before the first frame that is not. It may bring what is missing: all of it.
 func (r *packReader) check(ctx context.Context, bring bool) error {
 	first, last, any := r.frames()
 	if !any {
@@ -172,8 +173,12 @@ func (r *packReader) check(ctx context.Context, bring bool) error {
 		if r.held.Holds(i) {
 			continue
 		}
-		if !bring {
+		if !bring && r.off >= r.index.Offset(i) {
 			return fmt.Errorf("%w: frame %d is not here", blob.ErrNotFound, i)
+		}
+		if !bring {
+			r.end, r.cut = r.index.Offset(i), true
+			return nil
 		}
 		if err := r.held.Bring(ctx, i, last-i+1, pagestore.Ahead); err != nil {
 			return fmt.Errorf("bring frame %d for a peer: %w", i, err)
@@ -185,7 +190,11 @@ func (r *packReader) check(ctx context.Context, bring bool) error {
 
 // Read implements [io.Reader].
 func (r *packReader) Read(b []byte) (int, error) {
-	if r.off == r.end {
+	switch {
+	case r.off < r.end:
+	case r.cut:
+		return 0, fmt.Errorf("%w: the frame from byte %d on is not here", blob.ErrNotFound, r.end)
+	default:
 		return 0, io.EOF
 	}
 	b = b[:min(int64(len(b)), r.end-r.off)]

@@ -52,7 +52,7 @@ func parseMembers(b []byte) (members, error) {
 	}
 	m := make(members, len(file.Namespaces))
 	for namespace, nodes := range file.Namespaces {
-		if !validPart(namespace) {
+		if !validNamespace(namespace) {
 			return nil, fmt.Errorf("%q cannot be a namespace", namespace)
 		}
 		m[namespace] = make(map[string]bool, len(nodes))

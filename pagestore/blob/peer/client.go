@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -120,7 +119,7 @@ func (c *Client) Open(ctx context.Context, key string, off, n int64) (io.ReadClo
 	if err != nil {
 		return nil, c.wrap("open", key, err)
 	}
-	length, err := answered(t.resp, asked)
+	length, all, err := answered(t.resp, asked)
 	if err != nil || length == 0 {
 		t.Close()
 		if err != nil {
@@ -128,42 +127,42 @@ func (c *Client) Open(ctx context.Context, key string, off, n int64) (io.ReadClo
 		}
 		return http.NoBody, nil
 	}
-	t.total, t.left = length, length
+	t.total, t.left, t.part = length, length, !all
 	t.wrap = func(err error) error { return c.wrap("read", key, err) }
 	return t, nil
 }
 
-// answered returns how many bytes the answer has, which are those that were asked for.
-func answered(resp *http.Response, asked span) (int64, error) {
+// answered returns how many bytes the answer has: those that were asked for, or, unless all, the first of them.
+func answered(resp *http.Response, asked span) (n int64, all bool, err error) {
 	switch resp.StatusCode {
 	case http.StatusOK:
 		if asked != (span{0, -1}) {
-			return 0, errors.New("asked for a range, it sends all")
+			return 0, false, errors.New("asked for a range, it sends all")
 		}
 		if resp.ContentLength < 0 {
-			return 0, errors.New("the answer has no length")
+			return 0, false, errors.New("the answer has no length")
 		}
-		return resp.ContentLength, nil
+		return resp.ContentLength, true, nil
 	case http.StatusPartialContent:
 		got, size, ok := parseContentRange(resp.Header.Get("Content-Range"))
 		if !ok || got.n != resp.ContentLength {
-			return 0, fmt.Errorf("Content-Range %.80q and Content-Length %d make no answer", resp.Header.Get("Content-Range"), resp.ContentLength)
+			return 0, false, fmt.Errorf("Content-Range %.80q and Content-Length %d make no answer", resp.Header.Get("Content-Range"), resp.ContentLength)
 		}
 		want, _ := asked.within(size)
 		switch {
-		case got != want:
-			return 0, fmt.Errorf("asked for %s, it sends %.80q", asked.header(), resp.Header.Get("Content-Range"))
-		case asked.n >= 0 && got.n < asked.n:
-			return 0, fmt.Errorf("%w: it has %d bytes", blob.ErrRange, size)
+		case got.off != want.off || got.n < 1 || got.n > want.n:
+			return 0, false, fmt.Errorf("asked for %s, it sends %.80q", asked.header(), resp.Header.Get("Content-Range"))
+		case asked.n >= 0 && want.n < asked.n:
+			return 0, false, fmt.Errorf("%w: it has %d bytes", blob.ErrRange, size)
 		}
-		return got.n, nil
+		return got.n, got == want, nil
 	case http.StatusRequestedRangeNotSatisfiable:
 		// From the very end on there are no bytes, and that is no error here.
 		if _, size, ok := parseContentRange(resp.Header.Get("Content-Range")); ok && asked.n < 0 && asked.off == size {
-			return 0, nil
+			return 0, true, nil
 		}
 	}
-	return 0, statusError(resp)
+	return 0, false, statusError(resp)
 }
 
 func statusError(resp *http.Response) error {
@@ -183,11 +182,11 @@ func statusError(resp *http.Response) error {
 // ask sends a request and returns with the head of its answer, whatever that is. A connection that was made with a certificate whose time is over by now is
 // not used: once more is asked, over one with newer keys if there are any.
 func (c *Client) ask(ctx context.Context, method, key, rang string) (*transfer, error) {
-	if !validKey(key) {
-		return nil, blob.ErrKey
+	if err := blob.ValidateKey(key); err != nil {
+		return nil, err
 	}
 	if _, ok := namespaceOf(key); !ok {
-		return nil, fmt.Errorf("%w: it does not begin with v1/NAMESPACE/", blob.ErrKey)
+		return nil, fmt.Errorf("%w %q: it does not begin with v1/NAMESPACE/", blob.ErrKey, key)
 	}
 	for again := false; ; again = true {
 		transport, err := c.connections()
@@ -302,9 +301,8 @@ func (c *Client) explain(err error) error {
 }
 
 func (c *Client) wrap(op, key string, err error) error {
-	// Keys that are none may be long, or not printable.
-	if errors.Is(err, blob.ErrKey) {
-		return fmt.Errorf("%s %.200q of %s: %w", op, strings.ToValidUTF8(key, "?"), c, err)
+	if errors.Is(err, blob.ErrKey) { // it says which one, as far as that can be printed
+		return fmt.Errorf("%s blob of %s: %w", op, c, err)
 	}
 	return fmt.Errorf("%s %s of %s: %w", op, key, c, err)
 }

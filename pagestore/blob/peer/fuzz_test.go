@@ -52,7 +52,7 @@ func FuzzMembers(f *testing.F) {
 			t.Error("both members and an error")
 		}
 		for namespace := range m {
-			if !validPart(namespace) {
+			if !validNamespace(namespace) {
 				t.Errorf("namespace %q", namespace)
 			}
 		}

@@ -5,21 +5,17 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"thaw/pagestore/blob"
 )
 
 // prefix begins the path of all blobs; their key follows.
 const prefix = "/blob/"
 
-// Bounds of keys, which are those of package blob.
-const (
-	maxParts = 16
-	maxPart  = 255
-)
-
 // parsePath returns the key that the path of a URL names, and the namespace which that key is in.
 func parsePath(path string) (key, namespace string, ok bool) {
 	key, ok = strings.CutPrefix(path, prefix)
-	if !ok || !validKey(key) {
+	if !ok || blob.ValidateKey(key) != nil {
 		return "", "", false
 	}
 	namespace, ok = namespaceOf(key)
@@ -33,29 +29,9 @@ func namespaceOf(key string) (string, bool) {
 	return namespace, version == "v1" && more && rest != ""
 }
 
-func validKey(key string) bool {
-	if len(key) > maxParts*(maxPart+1) {
-		return false
-	}
-	parts := 0
-	for part := range strings.SplitSeq(key, "/") {
-		if parts++; parts > maxParts || !validPart(part) {
-			return false
-		}
-	}
-	return true
-}
-
-func validPart(part string) bool {
-	if part == "" || len(part) > maxPart || part[0] == '.' {
-		return false
-	}
-	for _, c := range []byte(part) {
-		if !isAlphanumeric(c) && c != '.' && c != '_' && c != '-' && c != '@' && c != '=' {
-			return false
-		}
-	}
-	return true
+// validNamespace reports whether keys can have that namespace.
+func validNamespace(namespace string) bool {
+	return blob.ValidateKey(namespace) == nil && !strings.Contains(namespace, "/")
 }
 
 // span is a range of bytes as a request names it: n < 0 stands for all that follow.

@@ -233,6 +233,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, done *Served) {
 		}
 	}
 	defer body.Close()
+	if p, ok := body.(blob.Part); ok && ranged && 0 < p.Part() && p.Part() < part.n {
+		part.n = p.Part()
+	}
 	done.Status = head(w, part, size, ranged)
 	if r.Method == http.MethodHead {
 		return

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"thaw/pagestore/blob"
 )
 
 // transfer is one request and the body of its answer. One goroutine reads; any may close.
@@ -17,8 +19,9 @@ type transfer struct {
 	watch  watchdog
 	limit  *Limiter
 	resp   *http.Response
-	total  int64 // bytes that were asked for
+	total  int64 // bytes that the answer has
 	left   int64 // of them
+	part   bool  // more was asked for, which the peer does not have yet
 	wrap   func(error) error
 	err    error // what ended the reading
 }
@@ -40,6 +43,8 @@ func (t *transfer) Read(p []byte) (int, error) {
 	t.watch.end(n)
 	t.left -= int64(n)
 	switch {
+	case t.left == 0 && t.part:
+		t.err = t.wrap(fmt.Errorf("%w: there are %d bytes of what was asked for", blob.ErrNotFound, t.total))
 	case t.left == 0:
 		t.err = io.EOF
 	case err != nil:

@@ -43,6 +43,8 @@ const (
 var (
 	// ErrCorrupt: the bytes are not those of the object that was asked for.
 	ErrCorrupt = errors.New("corrupt framed object")
+	// ErrOtherRoot is an ErrCorrupt: the object is sound by itself.
+	ErrOtherRoot = fmt.Errorf("%w: it is another", ErrCorrupt)
 	// ErrVersion: an object of a version that this code does not know.
 	ErrVersion = errors.New("unknown version of a framed object")
 )
@@ -163,7 +165,7 @@ type Index struct {
 }
 
 // ParseIndex reads the index, which b is. root is what the object is to have; the zero digest stands for any, and then nothing says that
-// the nodes are right. Errors wrap [ErrCorrupt].
+// the nodes are right. Errors wrap [ErrCorrupt], and [ErrOtherRoot] if the object is sound, and another.
 func ParseIndex(h Header, b []byte, root pack.Digest) (*Index, error) {
 	if err := h.check(); err != nil {
 		return nil, err
@@ -188,7 +190,7 @@ func ParseIndex(h Header, b []byte, root pack.Digest) (*Index, error) {
 		x.nodes = append(x.nodes, e[4:]...)
 	}
 	if got := x.Root(); root != (pack.Digest{}) && got != root {
-		return nil, fmt.Errorf("%w: object has root %s, want %s", ErrCorrupt, got, root)
+		return nil, fmt.Errorf("%w: object has root %s, want %s", ErrOtherRoot, got, root)
 	}
 	return x, nil
 }

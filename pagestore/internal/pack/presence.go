@@ -1,6 +1,7 @@
 package pack
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -168,6 +169,9 @@ func (p *Presence) CheckPage(r io.ReaderAt, page uint32) error {
 	}
 	return nil
 }
+
+// Count returns how many pages are said to be here.
+func (p *Presence) Count() (n int) { return len(p.states) - bytes.Count(p.states, []byte{missing}) }
 
 // Runs returns how many runs of pages there are.
 func (p *Presence) Runs() (n int) {
