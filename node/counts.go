@@ -32,7 +32,7 @@ type hotCount struct {
 
 // observe is told of each request that has ended.
 func (c *counts) observe(e fetch.Event) {
-	key, err := tier.ParseKey(e.Object.Key)
+	key, err := tier.ObjectKey(e.Object)
 	if err != nil {
 		return // we made it
 	}
@@ -42,10 +42,10 @@ func (c *counts) observe(e fetch.Event) {
 		if c.objects == nil {
 			c.objects = make(map[string]*brought)
 		}
-		b := c.objects[e.Object.Key]
+		b := c.objects[key.String()]
 		if b == nil {
 			b = new(brought)
-			c.objects[e.Object.Key] = b
+			c.objects[key.String()] = b
 		}
 		count := &b.peer
 		if c.tierOf(e.Source) == control.TierObjectStore {

@@ -116,10 +116,15 @@ func fetchClass(c pagestore.Class) fetch.Class {
 	return fetch.Mirror
 }
 
+// ObjectKey returns the key of what a [fetch.Event] of an Origin's is about.
+func ObjectKey(object fetch.Object) (Key, error) {
+	text, _, _ := strings.Cut(object.Key, claimMark)
+	return ParseKey(text)
+}
+
 // sources returns the places of an object as the fetcher knows them.
 func (o *Origin) sources(object fetch.Object) []fetch.Source {
-	text, _, _ := strings.Cut(object.Key, claimMark)
-	key, err := ParseKey(text)
+	key, err := ObjectKey(object)
 	if err != nil {
 		return nil // we made it
 	}
