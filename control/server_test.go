@@ -307,3 +307,25 @@ func TestServeReturnsTheErrorOfItsListener(t *testing.T) {
 		t.Error("Serve on a closed listener returned nil")
 	}
 }
+
+func TestPullsAndTiersThroughTheClient(t *testing.T) {
+	c := serve(t, &memory{}, nil)
+	for name, want := range map[string]string{"web": "default/web", "team/web": "team/web"} {
+		r, err := c.Pull(t.Context(), name, PullWhole)
+		if err != nil || r.Snapshot != want || r.Source != string(PullWhole) {
+			t.Errorf("Pull(%q): %+v, %v", name, r, err)
+		}
+	}
+	if r, err := c.Pull(t.Context(), "web", ""); err != nil || r.Source != string(PullOnDemand) {
+		t.Errorf("without a mode: %+v, %v", r, err)
+	}
+	if _, err := c.Pull(t.Context(), "web", "some"); !errors.Is(err, CodeInvalid) {
+		t.Errorf("an unknown mode: %v", err)
+	}
+	if _, err := c.Pull(t.Context(), "gone", PullWhole); !errors.Is(err, CodeSnapshotNotFound) {
+		t.Errorf("a name that no place knows: %v", err)
+	}
+	if _, err := c.Tiers(t.Context()); !errors.Is(err, CodeNoTiers) {
+		t.Errorf("Tiers: %v", err)
+	}
+}

@@ -143,10 +143,6 @@ func TestADeadOwnerIsReplaced(t *testing.T) {
 			nodes = append(nodes, run(t, Config{bucket: distant{store}, Peers: p}))
 		}
 	}
-	// Each finds out by itself: the one that owns it now, too.
-	for _, n := range nodes {
-		n.peers.health.note(t.Context(), fourNodes[dead], fmt.Errorf("connection refused"))
-	}
 	var wg sync.WaitGroup
 	for _, n := range nodes {
 		for range 4 {
