@@ -2,8 +2,11 @@ package lab
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"thaw/control"
@@ -107,6 +110,15 @@ func (p *Process) Ask(ctx context.Context, input Input) error {
 	return a.compare(p.trial.frozen.want[input])
 }
 
+// Answer makes any request of sentences and returns the answer as it came, for others to be compared with.
+func (p *Process) Answer(ctx context.Context, sentence string) (string, error) {
+	a, _, err := p.trial.client.call(ctx, sentences(sentence))
+	if err != nil {
+		return "", err
+	}
+	return string(a.text), nil
+}
+
 // WarmCall waits until all memory is there and returns W, in seconds.
 func (p *Process) WarmCall(ctx context.Context) (float64, error) {
 	var r Run
@@ -142,4 +154,17 @@ func (l *Lab) Ready(ctx context.Context, f *Frozen, restores int, cached ...stri
 		}
 	}
 	return OwnMemory(uint64(restores)*2*f.Snapshot.ImageBytes + restoreMemory)
+}
+
+// ManifestDigest returns the SHA-256 of a snapshot's manifest, in hexadecimal, by which other places know it.
+func (l *Lab) ManifestDigest(f *Frozen) (string, error) {
+	text, err := os.ReadFile(filepath.Join(l.store(), "namespaces", "default", "snapshots", f.name, "info.json"))
+	if err != nil {
+		return "", err
+	}
+	var info struct {
+		Digest string `json:"digest"`
+	}
+	err = json.Unmarshal(text, &info)
+	return info.Digest, err
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"thaw/bench/lab"
 	"thaw/checkpoint"
@@ -94,6 +95,8 @@ type Sources struct {
 	Peers []*Node
 	// NoObjectStore leaves the object store out.
 	NoObjectStore bool
+	// Push has the node push to the object store what it has.
+	Push bool
 }
 
 // Start runs the node's thawd, with more flags of thawd serve.
@@ -101,6 +104,9 @@ func (n *Node) Start(ctx context.Context, from Sources, flags ...string) error {
 	args := []string{"serve", "--store", n.store, "--socket", n.socket(), "--run-dir", n.run, "--record-share", "0"}
 	if !from.NoObjectStore {
 		args = append(args, "--object-store", n.fleet.objects.url)
+	}
+	if from.Push {
+		args = append(args, "--push")
 	}
 	if from.Peers != nil {
 		var known []string
@@ -169,13 +175,31 @@ func (n *Node) Run(ctx context.Context, program string, args ...string) ([]byte,
 	return []byte(out.String()), nil
 }
 
-// Push brings snapshots of the node to the object store.
-func (n *Node) Push(ctx context.Context, thaw string, names ...string) error {
-	_, err := n.Run(ctx, thaw, append([]string{"snapshot", "push", "--store", n.store, "--object-store", n.fleet.objects.url, "--json"}, names...)...)
-	return err
+// Pushed waits until the object store has everything that the node had when it was started, which was with Push.
+func (n *Node) Pushed(ctx context.Context, snapshots int) error {
+	tick := time.NewTicker(lookInterval)
+	defer tick.Stop()
+	for {
+		t, err := n.client.Tiers(ctx)
+		switch {
+		case err != nil:
+			return err
+		case t.Push == nil:
+			return fmt.Errorf("%s does not push", n.name)
+		case t.Push.Failed > 0:
+			return fmt.Errorf("%s cannot push: %s", n.name, t.Push.LastError)
+		case t.Push.Waiting == 0 && t.Push.Pushed >= uint64(snapshots):
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
-// A Listener is one in a node's network.
+// listen listens in the node's network.
 func (n *Node) listen(port int) (net.Listener, error) {
 	return n.space.listen(net.JoinHostPort(address(firstNodeAt+n.number).String(), strconv.Itoa(port)))
 }

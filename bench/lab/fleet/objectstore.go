@@ -57,6 +57,7 @@ type ObjectStore struct {
 
 	mu      sync.Mutex
 	trouble Trouble
+	refused int
 	reads   map[string]*Reads
 }
 
@@ -151,7 +152,7 @@ func (s *ObjectStore) serve(l net.Listener, behind string, dial func(ctx context
 		ErrorLog:  log.New(io.Discard, "", 0), // clients that go away are none of our business
 	}
 	s.front = &http.Server{ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch s.now() {
+		switch s.refuse() {
 		case Stopped:
 			panic(http.ErrAbortHandler)
 		case Unavailable:
@@ -214,6 +215,23 @@ func (s *ObjectStore) count(r *http.Request, c *counter) {
 	s.reads[key].add(off, off+c.bytes)
 }
 
+// refuse returns what is wrong, and counts the request if that is anything.
+func (s *ObjectStore) refuse() Trouble {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.trouble != NoTrouble {
+		s.refused++
+	}
+	return s.trouble
+}
+
+// Refused returns how many requests came while the store was in trouble.
+func (s *ObjectStore) Refused() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refused
+}
+
 func (s *ObjectStore) now() Trouble {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -258,6 +276,9 @@ func (s *ObjectStore) Sizes(prefix string) (map[string]int64, error) {
 	}
 	return sizes, err
 }
+
+// Folder is where the objects lie, as files.
+func (s *ObjectStore) Folder() string { return s.folder }
 
 // URL is what nodes know it by.
 func (s *ObjectStore) URL() string { return s.url }
