@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -72,6 +73,21 @@ func (c *Client) DeleteSession(ctx context.Context, id string) error {
 func (c *Client) MarkSession(ctx context.Context, id string, m Mark) error {
 	_, err := call[struct{}](ctx, c, http.MethodPost, "/v1/sessions/"+url.PathEscape(id)+"/marks", MarkRequest{m})
 	return err
+}
+
+// Pull has thawd bring a snapshot, "snapshot" or "namespace/snapshot", that is elsewhere, or more of one that is here, and waits for it: for
+// [PullWhole] that may take long. The error is [CodeSnapshotNotFound] if no place knows it, [CodeNoTiers] if thawd knows no places.
+func (c *Client) Pull(ctx context.Context, name string, mode PullMode) (*PullReport, error) {
+	namespace, snapshot, ok := strings.Cut(name, "/")
+	if !ok {
+		namespace, snapshot = "default", name
+	}
+	return call[PullReport](ctx, c, http.MethodPost, "/v1/snapshots/"+url.PathEscape(namespace)+"/"+url.PathEscape(snapshot)+"/pull", PullRequest{mode})
+}
+
+// Tiers asks what is known of the places beyond thawd's store. The error is [CodeNoTiers] if there are none.
+func (c *Client) Tiers(ctx context.Context) (*Tiers, error) {
+	return call[Tiers](ctx, c, http.MethodGet, "/v1/tiers", nil)
 }
 
 // Drain tells thawd to take no new sessions and to end with the last one. It does not wait for that.

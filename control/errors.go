@@ -39,6 +39,10 @@ const (
 	CodePermission Code = "permission_denied"
 	// CodeNoSpace says that the file system of the work folder is full.
 	CodeNoSpace Code = "no_space"
+	// CodeNoTiers says that this thawd knows no place beyond its store.
+	CodeNoTiers Code = "no_tiers"
+	// CodeElsewhere says that a snapshot, or pages of it, are elsewhere and could not be had from there.
+	CodeElsewhere Code = "cannot_be_had"
 	// CodeInternal is every other failure; thawd's log has more.
 	CodeInternal Code = "internal"
 	// CodeUnavailable is made by [Client] alone: nobody listens on the socket.
@@ -49,7 +53,8 @@ const (
 func Codes() []Code {
 	return []Code{
 		CodeInvalid, CodeNotFound, CodeMethod, CodeTooLarge, CodeSnapshotNotFound, CodeBeingRemoved, CodeCorrupt,
-		CodeInUse, CodeWouldLoseMemory, CodeNotRecorded, CodeDraining, CodeTooMany, CodePermission, CodeNoSpace, CodeInternal,
+		CodeInUse, CodeWouldLoseMemory, CodeNotRecorded, CodeDraining, CodeTooMany, CodePermission, CodeNoSpace, CodeNoTiers, CodeElsewhere,
+		CodeInternal,
 	}
 }
 
@@ -61,7 +66,7 @@ func (c Code) Status() int {
 	switch c {
 	case CodeInvalid:
 		return http.StatusBadRequest
-	case CodeNotFound, CodeSnapshotNotFound:
+	case CodeNotFound, CodeSnapshotNotFound, CodeNoTiers:
 		return http.StatusNotFound
 	case CodeMethod:
 		return http.StatusMethodNotAllowed
@@ -71,6 +76,8 @@ func (c Code) Status() int {
 		return http.StatusConflict
 	case CodeCorrupt:
 		return http.StatusUnprocessableEntity
+	case CodeElsewhere:
+		return http.StatusBadGateway
 	case CodeDraining:
 		return http.StatusServiceUnavailable
 	case CodeTooMany:

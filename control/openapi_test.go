@@ -86,6 +86,19 @@ var bodies = map[string]reflect.Type{
 	"RecordingState":   reflect.TypeFor[RecordingState](),
 	"Mark":             reflect.TypeFor[Mark](),
 
+	"PullRequest":  reflect.TypeFor[PullRequest](),
+	"PullReport":   reflect.TypeFor[PullReport](),
+	"PullMode":     reflect.TypeFor[PullMode](),
+	"Tiers":        reflect.TypeFor[Tiers](),
+	"TierMember":   reflect.TypeFor[TierMember](),
+	"TierSource":   reflect.TypeFor[TierSource](),
+	"TierClass":    reflect.TypeFor[TierClass](),
+	"TierServed":   reflect.TypeFor[TierServed](),
+	"TierPush":     reflect.TypeFor[TierPush](),
+	"TierCount":    reflect.TypeFor[TierCount](),
+	"SourceTier":   reflect.TypeFor[SourceTier](),
+	"SessionTiers": reflect.TypeFor[SessionTiers](),
+
 	"Stream":       reflect.TypeFor[Stream](),
 	"State":        reflect.TypeFor[State](),
 	"HealthStatus": reflect.TypeFor[HealthStatus](),
@@ -195,6 +208,8 @@ func TestDocumentListsExactlyTheValues(t *testing.T) {
 		"HealthStatus": texts([]HealthStatus{HealthOK, HealthDraining}),
 		"Code":         texts(Codes()),
 
+		"PullMode":       texts(PullModes()),
+		"SourceTier":     texts(SourceTiers()),
 		"WorkingSetUse":  texts(WorkingSetUses()),
 		"RecordingState": texts(RecordingStates()),
 		"Mark":           texts(Marks()),

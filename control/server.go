@@ -27,6 +27,10 @@ type Backend interface {
 	Delete(ctx context.Context, id string) error
 	// Mark notes that something has happened to the processes of a recorded session.
 	Mark(id string, m Mark) error
+	// Pull brings a snapshot that is elsewhere, or more of one that is here, and returns when that is done. The request has passed Validate.
+	Pull(ctx context.Context, namespace, snapshot string, r *PullRequest) (*PullReport, error)
+	// Tiers tells of the places beyond the store, or an Error with CodeNoTiers if there are none.
+	Tiers() (*Tiers, error)
 	// Drain makes the backend refuse new sessions and finish the others. It does not wait for that.
 	Drain()
 	// Health tells how the backend is.
@@ -52,6 +56,8 @@ var routes = []route{
 	{http.MethodGet, "/v1/sessions/{id}", (*handler).getSession},
 	{http.MethodDelete, "/v1/sessions/{id}", (*handler).deleteSession},
 	{http.MethodPost, "/v1/sessions/{id}/marks", (*handler).markSession},
+	{http.MethodPost, "/v1/snapshots/{namespace}/{name}/pull", (*handler).pull},
+	{http.MethodGet, "/v1/tiers", (*handler).tiers},
 	{http.MethodPost, "/v1/drain", (*handler).drain},
 	{http.MethodGet, "/v1/health", (*handler).health},
 	{http.MethodGet, "/metrics", (*handler).metrics},
@@ -128,6 +134,7 @@ func (h *handler) createSession(w http.ResponseWriter, r *http.Request) error {
 	if err := req.Validate(); err != nil {
 		return err
 	}
+	takeTime(w)
 	s, err := h.backend.Create(r.Context(), &req)
 	if err != nil {
 		return err
@@ -175,6 +182,42 @@ func (h *handler) markSession(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (h *handler) pull(w http.ResponseWriter, r *http.Request) error {
+	var req PullRequest
+	if err := decode(w, r, &req); err != nil {
+		return err
+	}
+	if err := req.Validate(); err != nil {
+		return err
+	}
+	if req.Mode == "" {
+		req.Mode = PullOnDemand
+	}
+	takeTime(w)
+	report, err := h.backend.Pull(r.Context(), r.PathValue("namespace"), r.PathValue("name"), &req)
+	if err != nil {
+		return err
+	}
+	h.reply(w, http.StatusOK, report)
+	return nil
+}
+
+// takeTime lets the answer to a request that has been read take longer than the request may: at its deadline for reading net/http would
+// take the client for gone.
+func takeTime(w http.ResponseWriter) {
+	// Where that cannot be set there is no deadline.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+}
+
+func (h *handler) tiers(w http.ResponseWriter, _ *http.Request) error {
+	t, err := h.backend.Tiers()
+	if err != nil {
+		return err
+	}
+	h.reply(w, http.StatusOK, t)
 	return nil
 }
 

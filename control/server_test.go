@@ -85,6 +85,17 @@ func (m *memory) Mark(id string, mark Mark) error {
 	return nil
 }
 
+func (m *memory) Pull(_ context.Context, namespace, snapshot string, r *PullRequest) (*PullReport, error) {
+	if snapshot == "gone" {
+		return nil, &Error{Code: CodeSnapshotNotFound, Message: "no place knows it"}
+	}
+	return &PullReport{Snapshot: namespace + "/" + snapshot, Source: string(r.Mode)}, nil
+}
+
+func (m *memory) Tiers() (*Tiers, error) {
+	return nil, &Error{Code: CodeNoTiers, Message: "there are no other places"}
+}
+
 func (m *memory) Drain() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -158,6 +158,9 @@ type Session struct {
 	// WorkingSet says what the working set was worth so far; not set if none was used.
 	WorkingSet *WorkingSetReport `json:"working_set,omitempty"`
 
+	// Tiers says where the snapshot's pages came from; not set if all of them were here, or no other place is known.
+	Tiers *SessionTiers `json:"tiers,omitempty"`
+
 	// Recording is set if the session is recorded: because that was asked for, or as one of a share of all restores.
 	Recording *RecordingReport `json:"recording,omitempty"`
 

@@ -133,7 +133,7 @@ func (d *Daemon) Create(ctx context.Context, r *control.SessionRequest) (*contro
 	if err := d.reserve(); err != nil {
 		return nil, err
 	}
-	s, err := d.open(r)
+	s, err := d.open(ctx, r)
 	if err != nil {
 		d.release()
 		d.metrics.refused.Inc()

@@ -1,11 +1,13 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"path/filepath"
 	"time"
 
+	"thaw/control"
 	"thaw/pagestore"
 	"thaw/restore"
 )
@@ -47,6 +49,9 @@ type Options struct {
 	// Server says how the sessions' faults are waited for, and with how many threads. The defaults need no tuning.
 	Server restore.ServerOptions
 
+	// Remote knows places beyond the store. Default: there are none, and a session for a snapshot that is not here is refused.
+	Remote Remote
+
 	// Failure says what becomes of pages that cannot be had. Default: restore.FailurePoison.
 	Failure restore.FailurePolicy
 
@@ -56,6 +61,17 @@ type Options struct {
 
 	// Logger gets a line when a session begins and when it ends, and what the layers below have to say. Default: none.
 	Logger *slog.Logger
+}
+
+// A Remote brings snapshots that are elsewhere to the store. It is safe for concurrent use.
+type Remote interface {
+	// Pull brings a snapshot, and as much of its memory as the mode says; of one that is here only the memory. The error wraps
+	// [pagestore.ErrNotFound] if no place knows the name.
+	Pull(ctx context.Context, name pagestore.Name, mode control.PullMode) (*control.PullReport, error)
+	// Since returns a function that says what has come of a snapshot's pages since now, from peers and from the object store.
+	Since(snap *pagestore.Snapshot) (func() (peer, store control.TierCount), error)
+	// Tiers tells of the places.
+	Tiers() *control.Tiers
 }
 
 func (o *Options) setDefaults() error {

@@ -36,6 +36,7 @@ type session struct {
 	listener *criu.Listener
 	pages    *restore.Session
 
+	tiers    *tiers   // nil: nothing comes from afar
 	known    *touched // the daemon's
 	sight    *foresight
 	record   *recording      // nil: nothing is recorded
@@ -54,7 +55,7 @@ type session struct {
 }
 
 // open makes everything that a session needs but its goroutine.
-func (d *Daemon) open(r *control.SessionRequest) (_ *session, err error) {
+func (d *Daemon) open(ctx context.Context, r *control.SessionRequest) (_ *session, err error) {
 	s := &session{
 		id: newID(), request: *r, created: time.Now(), patience: d.opts.ConnectTimeout, readAhead: d.opts.ReadAhead,
 		known: &d.touched, mapped: &d.mapped, done: make(chan struct{}),
@@ -79,11 +80,14 @@ func (d *Daemon) open(r *control.SessionRequest) (_ *session, err error) {
 		return nil, err
 	}
 	if r.Snapshot != "" {
-		s.origin, err = openSnapshot(d.opts.Store, r.Snapshot)
+		s.origin, err = d.snapshot(ctx, r.Snapshot)
 	} else {
 		s.origin, err = openImages(r.ImagesDir)
 	}
 	if err != nil {
+		return nil, err
+	}
+	if s.tiers, err = d.tiersOf(s.origin); err != nil {
 		return nil, err
 	}
 	s.sight = d.foresee(s)
@@ -336,7 +340,7 @@ func (s *session) info() control.Session {
 			Faults: st.Faults, BytesDemand: st.BytesDemand, BytesStreamed: st.BytesStream, BytesZero: st.BytesZero,
 			BytesPreloaded: st.BytesPreload, DemandLate: st.DemandLate, DemandMissed: st.DemandMissed, Waited: st.Waited.Seconds(),
 		},
-		WorkingSet: s.sight.report(&st), Recording: s.record.info(),
+		WorkingSet: s.sight.report(&st), Recording: s.record.info(), Tiers: s.tiers.report(),
 		FailedPage: s.origin.failedPage(),
 	}
 	if st.Processes == 0 {

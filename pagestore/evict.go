@@ -70,11 +70,27 @@ func (s *Store) evict(ctx context.Context, limit, least int64, noWait bool) (Evi
 	return e.report, errors.Join(errs...)
 }
 
+// RemoteBytes returns how many bytes of the disk are taken by what came from afar, as Evict counts them. It reads all manifests.
+func (s *Store) RemoteBytes() (int64, error) {
+	names, err := s.Namespaces()
+	if err != nil {
+		return 0, err
+	}
+	e := &eviction{store: s, now: time.Now(), look: true}
+	for _, name := range names {
+		if err := e.collect(s.namespace(name)); err != nil {
+			return 0, fmt.Errorf("what came from afar in namespace %s: %w", name, classify(err))
+		}
+	}
+	return e.report.RemoteBytes, nil
+}
+
 // eviction is one run of Evict.
 type eviction struct {
 	store  *Store
 	now    time.Time
 	items  []evictable
+	look   bool // only: nothing is kept from being leased
 	locks  []func()
 	report EvictReport
 }
@@ -167,14 +183,10 @@ func (e *eviction) uses(ns namespace) (map[PackID]*remoteUse, error) {
 		local, pinned := true, false
 		var used time.Time
 		if info, err := os.Stat(filepath.Join(f.dir, remoteFile)); err == nil {
-			yes, release, err := leased(f.dir)
-			if err != nil {
+			local, used = false, info.ModTime()
+			if pinned, err = e.lease(f.dir); err != nil {
 				return nil, err
 			}
-			if release != nil {
-				e.locks = append(e.locks, release)
-			}
-			local, pinned, used = false, yes, info.ModTime()
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
@@ -200,6 +212,18 @@ func (e *eviction) uses(ns namespace) (map[PackID]*remoteUse, error) {
 		}
 	}
 	return uses, nil
+}
+
+// lease reports whether somebody leases a stub, and keeps it from being leased if nobody does.
+func (e *eviction) lease(dir string) (pinned bool, err error) {
+	if e.look {
+		return false, nil
+	}
+	pinned, release, err := leased(dir)
+	if release != nil {
+		e.locks = append(e.locks, release)
+	}
+	return pinned, err
 }
 
 // run deletes.

@@ -5,12 +5,13 @@ import (
 
 	"thaw/cmd/internal/cli"
 	"thaw/daemon"
+	"thaw/node"
 	"thaw/pagestore"
 	"thaw/restore"
 )
 
 // newDaemon makes the daemon that the flags describe.
-func newDaemon(o *serveOptions, store *pagestore.Store, g restore.Guard, log *slog.Logger) (*daemon.Daemon, error) {
+func newDaemon(o *serveOptions, store *pagestore.Store, n *node.Node, g restore.Guard, log *slog.Logger) (*daemon.Daemon, error) {
 	readAhead, err := cli.ParseBytes(o.readAhead)
 	if err != nil {
 		return nil, err
@@ -27,6 +28,9 @@ func newDaemon(o *serveOptions, store *pagestore.Store, g restore.Guard, log *sl
 		Server: restore.ServerOptions{Readers: o.readers, Wait: wait},
 		Store:  store, RunDir: o.runDir, Version: cli.Version, ConnectTimeout: o.connectTimeout,
 		MaxSessions: o.maxSessions, History: o.history, ReadAhead: int64(readAhead), Hold: o.hold, RecordShare: o.recordShare, Guard: g, Failure: failure, Logger: log,
+	}
+	if n != nil {
+		opts.Remote = n
 	}
 	if o.recordShare < 0 || o.recordShare > 1 {
 		return nil, cli.Usagef("--record-share is %g: it must be from 0 to 1", o.recordShare)

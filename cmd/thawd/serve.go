@@ -20,6 +20,7 @@ import (
 	"thaw/cmd/internal/cli"
 	"thaw/control"
 	"thaw/daemon"
+	"thaw/node"
 	"thaw/pagestore"
 	"thaw/restore"
 	"thaw/restore/guard"
@@ -36,6 +37,7 @@ type serveOptions struct {
 	connectTimeout, hold  time.Duration
 	recordShare           float64
 	maxSessions, history  int
+	tiers                 tierOptions
 }
 
 func newServe(stderr io.Writer) *cobra.Command {
@@ -72,6 +74,7 @@ usually does, too; it needs no privilege of its own but the permission to read t
 	f.DurationVar(&o.connectTimeout, "connect-timeout", time.Minute, "how long a session waits for its runtime")
 	f.IntVar(&o.maxSessions, "max-sessions", 1024, "how many sessions there may be at a time")
 	f.IntVar(&o.history, "history", 64, "how many ended sessions stay visible")
+	o.tiers.flags(f)
 	return cmd
 }
 
@@ -90,7 +93,7 @@ func serve(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		return err
 	}
 	defer l.Close()
-	store, err := cli.OpenStore(o.store, log)
+	store, n, err := openStore(ctx, o, log)
 	if err != nil {
 		return err
 	}
@@ -98,19 +101,28 @@ func serve(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 	if err := store.MakeNamespace(pagestore.DefaultNamespace); err != nil {
 		log.Warn("the folder of packs is not there yet", "err", err)
 	}
-	defer store.Close()
+	if n != nil {
+		defer n.Close() // the store, too
+	} else {
+		defer store.Close()
+	}
 	guardian, err := daemon.StartGuardian(&guard.Options{Command: []string{"/proc/self/exe", guardCommand}}, log)
 	if err != nil {
 		return err
 	}
 	defer guardian.Close()
-	d, err := newDaemon(o, store, guardian, log)
+	d, err := newDaemon(o, store, n, guardian, log)
 	if err != nil {
 		return err
 	}
 	registry := prometheus.NewRegistry()
 	if err := d.Register(registry); err != nil {
 		return err
+	}
+	if n != nil {
+		if err := registry.Register(n.Collector()); err != nil {
+			return err
+		}
 	}
 	metrics := promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)})
 	var metricsListener net.Listener
@@ -125,7 +137,7 @@ func serve(ctx context.Context, o *serveOptions, stderr io.Writer) error {
 		log.Warn("the limit of descriptors stays as it is", "err", err)
 	}
 	log.Info("thawd serves", "version", cli.Version, "store", store.Dir(), "socket", o.socket, "files", files, "procs", setProcs())
-	return runAll(ctx, d, log, []endpoint{
+	return runAll(ctx, d, n, log, []endpoint{
 		{l, control.NewHandler(d, &control.HandlerOptions{Logger: log, Metrics: metrics})},
 		{metricsListener, metricsOnly(metrics)},
 	})
@@ -144,8 +156,8 @@ func metricsOnly(metrics http.Handler) http.Handler {
 	return mux
 }
 
-// runAll runs the daemon and its endpoints. The daemon's end ends the others; an endpoint that fails drains the daemon.
-func runAll(ctx context.Context, d *daemon.Daemon, log *slog.Logger, endpoints []endpoint) error {
+// runAll runs the daemon, the node if there is one, and the endpoints. The daemon's end ends the others; one of these that fails drains the daemon.
+func runAll(ctx context.Context, d *daemon.Daemon, n *node.Node, log *slog.Logger, endpoints []endpoint) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	serveCtx, stopServing := context.WithCancel(context.WithoutCancel(ctx))
@@ -158,6 +170,9 @@ func runAll(ctx context.Context, d *daemon.Daemon, log *slog.Logger, endpoints [
 		defer stopServing()
 		return d.Run(ctx)
 	})
+	if n != nil {
+		g.Go(func() error { return n.Run(serveCtx) })
+	}
 	for _, e := range endpoints {
 		if e.listener != nil {
 			g.Go(func() error { return control.Serve(serveCtx, e.listener, e.handler, serveGrace) })

@@ -75,7 +75,7 @@ func TestSignalsThatCloseATerminalOrEndAServiceDrain(t *testing.T) {
 func TestTheDaemonsEndEndsItsEndpoints(t *testing.T) {
 	d, api, c := newTestDaemon(t)
 	ended := make(chan error)
-	go func() { ended <- runAll(t.Context(), d, quiet, []endpoint{api, {}}) }()
+	go func() { ended <- runAll(t.Context(), d, nil, quiet, []endpoint{api, {}}) }()
 	if _, err := c.Drain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestAnEndpointThatFailsEndsTheDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken.Close()
-	if err := runAll(t.Context(), d, quiet, []endpoint{api, {broken, http.NotFoundHandler()}}); err == nil {
+	if err := runAll(t.Context(), d, nil, quiet, []endpoint{api, {broken, http.NotFoundHandler()}}); err == nil {
 		t.Error("runAll returned no error")
 	}
 }
@@ -107,7 +107,7 @@ func TestMetricsAreServedAloneOverTCP(t *testing.T) {
 	}
 	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "thaw_up 1\n") })
 	ended := make(chan error)
-	go func() { ended <- runAll(t.Context(), d, quiet, []endpoint{api, {l, metricsOnly(metrics)}}) }()
+	go func() { ended <- runAll(t.Context(), d, nil, quiet, []endpoint{api, {l, metricsOnly(metrics)}}) }()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
 	for path, want := range map[string]int{"/metrics": http.StatusOK, "/v1/sessions": http.StatusNotFound} {
 		resp, err := client.Get("http://" + l.Addr().String() + path)

@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"thaw/control":                                    {},
 	"thaw/python":                                     {},
 	"thaw/daemon":                                     {"thaw/control", "thaw/pagestore", "thaw/restore/...", "thaw/uffd", "thaw/internal/..."},
+	"thaw/node":                                       {"thaw/control", "thaw/pagestore", "thaw/pagestore/blob", "thaw/pagestore/blob/...", "thaw/pagestore/fetch", "thaw/pagestore/tier"},
 	"thaw/snapshot":                                   {"thaw/checkpoint", "thaw/control", "thaw/cpu", "thaw/pagestore", "thaw/restore/criu", "thaw/restore/workingset"},
 	"thaw/cpu":                                        {},
 	"thaw/function/version":                           {"thaw/cpu"},

@@ -21,8 +21,8 @@ type ShelfOptions struct {
 	// TempDir is where that lies, without names. Default: [os.TempDir].
 	TempDir string
 	// Bring, if it is set, says that this node is to bring frames of a pack that it does not hold when others ask for them, so that they come from farther away once, and
-	// not once for each who asks. It applies to packs that a stub here names.
-	Bring func(k Key) bool
+	// not once for each who asks. It applies to packs that a stub here names. The context is that of the asking.
+	Bring func(ctx context.Context, k Key) bool
 	// Logger receives what goes wrong here, and is not for those who ask. nil discards it.
 	Logger *slog.Logger
 }
@@ -143,7 +143,7 @@ func (s *Shelf) thing(ctx context.Context, text string) (*thing, error) {
 	var t *thing
 	switch key.Kind {
 	case KindPack:
-		t, err = s.packThing(key)
+		t, err = s.packThing(ctx, key)
 	case KindLease:
 		err = blob.ErrNotFound
 	default:

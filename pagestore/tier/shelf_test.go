@@ -140,7 +140,7 @@ func TestAShelfServesOfAPartialPackWhatIsHere(t *testing.T) {
 		}
 	}
 	// One that is to bring what others ask for does so, and only for packs that it is to.
-	shelf := NewShelf(n.store, &ShelfOptions{Bring: func(k Key) bool { return k.String() == key }})
+	shelf := NewShelf(n.store, &ShelfOptions{Bring: func(_ context.Context, k Key) bool { return k.String() == key }})
 	defer shelf.Close()
 	if got, err := blobtest.Read(t.Context(), shelf, key, head, -1); err != nil || !bytes.Equal(got, memory) {
 		t.Errorf("%d bytes that were to be brought, which may be others; %v", len(got), err)

@@ -2,6 +2,7 @@ package tier
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -44,12 +45,18 @@ func (h *heldPack) layout() (*frame.Index, []byte, error) {
 	return h.index, h.head, nil
 }
 
-func (s *Shelf) packThing(key Key) (*thing, error) {
+func (s *Shelf) packThing(ctx context.Context, key Key) (*thing, error) {
 	h, err := s.usePack(key)
 	if err != nil {
 		return nil, err
 	}
 	x, head, err := h.layout()
+	if errors.Is(err, pagestore.ErrNotLocal) && s.bring(ctx, key) {
+		// The nodes come with any frame.
+		if err = h.pack.Bring(ctx, 0, 1, pagestore.Ahead); err == nil {
+			x, head, err = h.layout()
+		}
+	}
 	if err != nil {
 		s.leavePack(key, h)
 		return nil, err
@@ -59,13 +66,16 @@ func (s *Shelf) packThing(key Key) (*thing, error) {
 		close: func() { s.leavePack(key, h) },
 		open: func(ctx context.Context, off, n int64) (io.Reader, error) {
 			r := &packReader{held: h.pack, index: x, head: head, off: off, end: off + n}
-			if err := r.check(ctx, s.opts.Bring != nil && s.opts.Bring(key)); err != nil {
+			if err := r.check(ctx, s.bring(ctx, key)); err != nil {
 				return nil, err
 			}
 			return r, nil
 		},
 	}, nil
 }
+
+// bring reports whether this node brings what it does not hold for who asks.
+func (s *Shelf) bring(ctx context.Context, key Key) bool { return s.opts.Bring != nil && s.opts.Bring(ctx, key) }
 
 // usePack opens a pack, or shares an open one.
 func (s *Shelf) usePack(key Key) (*heldPack, error) {

@@ -18,6 +18,8 @@ const (
 	EnvAPI    = "THAW_API"
 	EnvRoot   = "THAW_ROOT"
 	EnvSDK    = "THAW_SDK"
+
+	EnvObjectStore = "THAW_OBJECT_STORE"
 )
 
 // Env returns the value of the environment variable, or def where it is empty.

@@ -212,6 +212,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, done *Served) {
 		done.Status = answer(w, http.StatusNotFound)
 		return
 	}
+	r = r.WithContext(WithAsker(r.Context(), done.Node))
 	size, err := s.blobs.Size(r.Context(), key)
 	if err != nil {
 		done.Status = s.refuse(w, r, key, err)
