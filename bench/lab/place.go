@@ -110,9 +110,9 @@ func (p *Process) Ask(ctx context.Context, input Input) error {
 	return a.compare(p.trial.frozen.want[input])
 }
 
-// Answer makes any request of sentences and returns the answer as it came, for others to be compared with.
-func (p *Process) Answer(ctx context.Context, sentence string) (string, error) {
-	a, _, err := p.trial.client.call(ctx, sentences(sentence))
+// Answer makes any request and returns the answer as it came, for others to be compared with.
+func (p *Process) Answer(ctx context.Context, r Request) (string, error) {
+	a, _, err := p.trial.client.call(ctx, r)
 	if err != nil {
 		return "", err
 	}

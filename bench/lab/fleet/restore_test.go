@@ -24,20 +24,21 @@ type ward struct {
 	lab    *lab.Lab
 	parts  lab.Parts
 	frozen *lab.Frozen
-	// right is what the process answers, as one says that was restored where it was frozen.
-	right map[string]string
+	// right are the answers about all blocks, as the process gives them that was restored where it was frozen.
+	right []string
 }
 
-// questions are what processes are asked in turn: each reads another sixteenth of the table.
-var questions = func() (all []string) {
-	for i := range 8 {
-		all = append(all, fmt.Sprintf("question %d", i))
-	}
-	return all
-}()
+// blocks is a process that reads one of its blocks of memory for each request, and no other.
+var blocks = lab.Workload{
+	Name: "blocks", Title: "Blocks of memory that are read one at a time", Script: "../bench/lab/fleet/testdata/blocks.py", Request: block(0), Other: block(1),
+}
 
-// tableMiB is the size of the frozen process's table.
-const tableMiB = 64
+const (
+	blockCount = 16
+	blockBytes = 4 << 20
+)
+
+func block(number int) lab.Request { return lab.Request{Body: fmt.Sprintf(`{"block": %d}`, number)} }
 
 // newWard freezes a process and brings it to the first node and the object store.
 func newWard(t *testing.T) *ward {
@@ -47,7 +48,7 @@ func newWard(t *testing.T) *ward {
 	if testing.Short() {
 		t.Skip("restores containers many times, which takes a minute: run without -short")
 	}
-	w := &ward{right: make(map[string]string)}
+	w := &ward{}
 	bin, s3 := t.TempDir(), testenv.S3Server(t)
 	w.parts = lab.Parts{
 		CRIU: testenv.CRIU(t), Runc: testenv.Runc(t), Rootfs: testenv.Rootfs(t), Examples: filepath.Join(testenv.RepoRoot(t), "examples"),
@@ -70,7 +71,7 @@ func newWard(t *testing.T) *ward {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { check(t, w.lab.Close()) })
-	if w.frozen, err = w.lab.Freeze(t.Context(), lab.Table(tableMiB, 0)); err != nil {
+	if w.frozen, err = w.lab.Freeze(t.Context(), blocks); err != nil {
 		t.Fatal(err)
 	}
 	check(t, w.lab.Import(t.Context()))
@@ -82,10 +83,10 @@ func newWard(t *testing.T) *ward {
 	check(t, w.nodes[0].Start(t.Context(), Sources{Push: true}))
 	check(t, w.nodes[0].Pushed(t.Context(), 1))
 	p := w.restore(t, w.nodes[0], lab.Started{})
-	for _, q := range questions {
-		if w.right[q], err = p.Answer(t.Context(), q); err != nil {
-			t.Fatal(err)
-		}
+	for i := range blockCount {
+		answer, err := p.Answer(t.Context(), block(i))
+		check(t, err)
+		w.right = append(w.right, answer)
 	}
 	check(t, p.Close())
 	w.nodes[0].Stop()
@@ -133,10 +134,10 @@ func (w *ward) restore(t *testing.T, n *Node, how lab.Started) *lab.Process {
 	return p
 }
 
-// ask asks one question and compares the answer.
+// ask asks for a block and compares the answer. The first two were read before the process was frozen, and when it is restored the first one is.
 func (w *ward) ask(ctx context.Context, p *lab.Process, number int) error {
-	got, err := p.Answer(ctx, questions[number])
-	if err == nil && got != w.right[questions[number]] {
+	got, err := p.Answer(ctx, block(number))
+	if err == nil && got != w.right[number] {
 		err = errWrongAnswer
 	}
 	return err
@@ -144,8 +145,11 @@ func (w *ward) ask(ctx context.Context, p *lab.Process, number int) error {
 
 var errWrongAnswer = errors.New("the answer is another than where the process was frozen")
 
-// onDemand brings nothing that is not asked for, so that each new question needs places.
-var onDemand = lab.Started{Stream: control.StreamNone, WorkingSet: control.WorkingSetIgnored, Copied: true}
+// noReadAhead and onDemand together bring nothing that is not asked for, so that each block needs places.
+var (
+	noReadAhead = []string{"--read-ahead", "0"}
+	onDemand    = lab.Started{Stream: control.StreamNone, WorkingSet: control.WorkingSetIgnored, Copied: true}
+)
 
 // eventually waits until something is so.
 func eventually(t *testing.T, what string, is func() (bool, error)) {
@@ -174,9 +178,9 @@ func TestProcessesGoOnOnNodesThatNeverSawThemAsWhereTheyWereFrozen(t *testing.T)
 		for _, n := range w.nodes[1:] {
 			p := w.restore(t, n, lab.Started{})
 			all.Go(func() error {
-				for i := range questions {
+				for i := range blockCount {
 					if err := w.ask(t.Context(), p, i); err != nil {
-						return fmt.Errorf("%s: question %d: %w", n.name, i, err)
+						return fmt.Errorf("%s: block %d: %w", n.name, i, err)
 					}
 				}
 				_, err := p.WarmCall(t.Context()) // once all memory is there
@@ -189,7 +193,7 @@ func TestProcessesGoOnOnNodesThatNeverSawThemAsWhereTheyWereFrozen(t *testing.T)
 		w.fresh(t, w.nodes[1:], Sources{})
 		w.Objects().TakeReads()
 		everywhere(t)
-		if packs := readOf(w.Objects().TakeReads(), "v1/default/packs/"); packs.Bytes < tableMiB<<20 {
+		if packs := readOf(w.Objects().TakeReads(), "v1/default/packs/"); packs.Bytes < 3*blockCount*blockBytes/2 {
 			t.Errorf("the object store delivered %d bytes of packs to three nodes that had nothing", packs.Bytes)
 		}
 	})
@@ -222,23 +226,22 @@ func readOf(reads map[string]*Reads, prefix string) (sum Reads) {
 func (w *ward) breaks(t *testing.T) {
 	t.Run("peers are killed one after the other and the object store serves", func(t *testing.T) {
 		n := w.nodes[1]
-		w.fresh(t, w.nodes, Sources{Peers: w.nodes})
+		w.fresh(t, w.nodes, Sources{Peers: w.nodes}, noReadAhead...)
 		for _, holder := range w.nodes[2:] {
 			_, err := holder.Thawd().Pull(t.Context(), w.frozen.Name(), control.PullWhole)
 			check(t, err)
 		}
 		p := w.restore(t, n, onDemand)
-		check(t, w.ask(t.Context(), p, 0))
-		question := 1
+		next := 2
 		for _, holder := range []*Node{w.nodes[0], w.nodes[2], w.nodes[3]} {
 			answered := make(chan error, 1)
-			go func() { answered <- w.ask(t.Context(), p, question) }()
+			go func() { answered <- w.ask(t.Context(), p, next) }()
 			holder.Kill()
 			if err := <-answered; err != nil {
 				t.Fatalf("%s was killed while the process asked for memory: %v", holder.name, err)
 			}
-			check(t, w.ask(t.Context(), p, question+1))
-			question += 2
+			check(t, w.ask(t.Context(), p, next+1))
+			next += 2
 		}
 	})
 	for _, trouble := range []struct {
@@ -247,13 +250,13 @@ func (w *ward) breaks(t *testing.T) {
 	}{{"the object store is stopped", Stopped}, {"the object store answers 503", Unavailable}} {
 		t.Run(trouble.name+" and the process waits until it is back", func(t *testing.T) {
 			n := w.nodes[1]
-			w.fresh(t, []*Node{n}, Sources{})
+			w.fresh(t, []*Node{n}, Sources{}, noReadAhead...)
 			p := w.restore(t, n, onDemand)
 			before := w.Objects().Refused()
 			w.Objects().SetTrouble(trouble.is)
 			defer w.Objects().SetTrouble(NoTrouble)
 			answered := make(chan error, 1)
-			go func() { answered <- w.ask(t.Context(), p, 0) }()
+			go func() { answered <- w.ask(t.Context(), p, 2) }()
 			eventually(t, "the object store was asked again", func() (bool, error) { return w.Objects().Refused() > before+2, nil })
 			select {
 			case err := <-answered:
@@ -266,24 +269,24 @@ func (w *ward) breaks(t *testing.T) {
 	}
 	t.Run("the link is cut and the process waits until it is back", func(t *testing.T) {
 		n := w.nodes[1]
-		w.fresh(t, []*Node{n}, Sources{})
+		w.fresh(t, []*Node{n}, Sources{}, noReadAhead...)
 		p := w.restore(t, n, onDemand)
 		check(t, n.Cut(true))
 		defer n.Cut(false) //nolint:errcheck // below it is checked
 		asked := demanded(t, p)
 		answered := make(chan error, 1)
-		go func() { answered <- w.ask(t.Context(), p, 0) }()
+		go func() { answered <- w.ask(t.Context(), p, 2) }()
 		eventually(t, "the process waits for memory", func() (bool, error) { return demanded(t, p) > asked, nil })
 		check(t, n.Cut(false))
 		check(t, <-answered)
 	})
 	t.Run("nothing comes until the deadline and the process is stopped with the reason", func(t *testing.T) {
 		n := w.nodes[1]
-		w.fresh(t, []*Node{n}, Sources{}, "--page-deadline", "500ms", "--bad-pages", "kill")
+		w.fresh(t, []*Node{n}, Sources{}, "--read-ahead", "0", "--page-deadline", "500ms", "--bad-pages", "kill")
 		p := w.restore(t, n, onDemand)
 		w.Objects().SetTrouble(Unavailable)
 		defer w.Objects().SetTrouble(NoTrouble)
-		err := w.ask(t.Context(), p, 0)
+		err := w.ask(t.Context(), p, 2)
 		if err == nil || errors.Is(err, errWrongAnswer) {
 			t.Fatalf("without its memory the process answered: %v", err)
 		}
@@ -295,23 +298,23 @@ func (w *ward) breaks(t *testing.T) {
 		if s.State != control.StateFailed || s.FailedPage == nil || s.Error == "" {
 			t.Errorf("the session is %s, because of %q and page %+v", s.State, s.Error, s.FailedPage)
 		}
-		t.Logf("the reason: %s", s.Error)
+		t.Logf("the reason: %s; %+v", s.Error, s.FailedPage)
 	})
 	t.Run("the snapshot is deleted where another node restores it from", func(t *testing.T) {
 		holder, n := w.nodes[2], w.nodes[1]
 		w.fresh(t, []*Node{holder}, Sources{Peers: w.nodes[1:3]})
 		_, err := holder.Thawd().Pull(t.Context(), w.frozen.Name(), control.PullWhole)
 		check(t, err)
-		w.fresh(t, []*Node{n}, Sources{Peers: w.nodes[1:3]})
+		w.fresh(t, []*Node{n}, Sources{Peers: w.nodes[1:3]}, noReadAhead...)
 		p := w.restore(t, n, onDemand)
 		for _, args := range [][]string{{"snapshot", "rm", w.frozen.Name()}, {"snapshot", "gc"}} {
 			if out, err := exec.Command(w.parts.Thaw, append(args, "--store", holder.store)...).CombinedOutput(); err != nil {
 				t.Fatalf("thaw %v: %v: %s", args, err, out)
 			}
 		}
-		for i := range questions {
+		for i := range blockCount {
 			if err := w.ask(t.Context(), p, i); err != nil {
-				t.Fatalf("question %d: %v", i, err)
+				t.Fatalf("block %d: %v", i, err)
 			}
 		}
 	})
