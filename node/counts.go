@@ -132,19 +132,14 @@ func (c *counts) hotSources() (all []string) {
 }
 
 // Since returns a function that says what has come of a snapshot's pages since now, from peers and from the object store: for whomever it
-// came. The function is safe for concurrent use, and does not need the snapshot.
+// came. Peers are told that this node has some of it. The function is safe for concurrent use, and does not need the snapshot.
 func (n *Node) Since(snap *pagestore.Snapshot) (func() (peer, store control.TierCount), error) {
-	packs, err := snap.Packs()
+	keys, err := objectsOf(snap)
 	if err != nil {
 		return nil, err
 	}
-	ns := snap.Name().Namespace
-	var keys []string
-	for _, p := range packs {
-		keys = append(keys, tier.PackKey(ns, p.ID).String())
-	}
-	if r := snap.Remote(); r != nil && r.Hot != nil {
-		keys = append(keys, tier.HotKey(ns, snap.Digest(), r.Hot.Root).String())
+	if err := n.announce(snap); err != nil {
+		return nil, err
 	}
 	before := n.counts.of(keys)
 	return func() (peer, store control.TierCount) {

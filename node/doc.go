@@ -25,9 +25,11 @@
 //
 // # Goroutines
 //
-// Run has those of the peer server and of gossip, and one that pushes. Others belong to the origin and the store, which Close waits for.
+// Run has those of the peer server and of gossip, and one that pushes. A pull has one, for which the last of its callers waits. Others belong
+// to the origin and the store, which Close waits for.
 //
 // # Lock order
 //
 //	Node.mu, health.mu, peers.mu, counts.mu, pushing.mu   look-ups; none is taken with another
+//	remoteBytes.mu                                        while bytes are counted
 package node

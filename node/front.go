@@ -47,7 +47,11 @@ func (n *Node) expects(ctx context.Context, text string, err error) bool {
 	switch key.Kind {
 	case tier.KindPack:
 		// The shelf brings frames of a pack that a stub names. What is pulled now will be one.
-		return n.brings(ctx, key) && n.awaitPulls(ctx, key.Namespace)
+		if !n.brings(ctx, key) {
+			return false
+		}
+		n.awaitPulls(ctx, key.Namespace)
+		return true // it may have been made between the look and now
 	case tier.KindHot:
 		bring := n.brings(ctx, key)
 		if bring {
@@ -74,8 +78,8 @@ func (n *Node) makeHot(ctx context.Context, key tier.Key, bring bool) bool {
 	return err == nil
 }
 
-// awaitPulls waits for the pulls of a namespace that have no stub yet, and reports whether there were any.
-func (n *Node) awaitPulls(ctx context.Context, namespace string) bool {
+// awaitPulls waits for the pulls of a namespace that have no stub yet.
+func (n *Node) awaitPulls(ctx context.Context, namespace string) {
 	n.mu.Lock()
 	var running []*pull
 	for name, p := range n.pulls {
@@ -88,10 +92,9 @@ func (n *Node) awaitPulls(ctx context.Context, namespace string) bool {
 		select {
 		case <-p.adopted:
 		case <-ctx.Done():
-			return false
+			return
 		}
 	}
-	return len(running) > 0
 }
 
 // noteStub remembers to which stub a hot object belongs.

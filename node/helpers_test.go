@@ -26,7 +26,9 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 
 const base = 0x7f00_0000_0000
 
-func nameOf(snapshot string) pagestore.Name { return pagestore.Name{Namespace: "ns", Snapshot: snapshot} }
+func nameOf(snapshot string) pagestore.Name {
+	return pagestore.Name{Namespace: "ns", Snapshot: snapshot}
+}
 
 // memoryOf returns n pages of which no two are the same, half of them easy to compress.
 func memoryOf(seed uint64, n int) []byte {

@@ -126,13 +126,6 @@ func (p *peers) placement() *placement.Placement {
 	return placement.New(p.keys.Node(), p, p.hints, allow)
 }
 
-// announce tells others that this node has objects.
-func (p *peers) announce(namespace string, objects ...string) {
-	if p.gossip != nil {
-		p.gossip.Announce(namespace, objects...)
-	}
-}
-
 // member returns how a member is asked. Those whose address has changed are other members.
 func (p *peers) member(m placement.Member) *member {
 	p.mu.Lock()

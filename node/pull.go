@@ -8,6 +8,7 @@ import (
 
 	"thaw/control"
 	"thaw/pagestore"
+	"thaw/pagestore/blob/placement"
 	"thaw/pagestore/tier"
 )
 
@@ -54,7 +55,7 @@ func (n *Node) Pull(ctx context.Context, name pagestore.Name, mode control.PullM
 	if err != nil {
 		return nil, fmt.Errorf("pull %s: %w", name, err)
 	}
-	if err := n.announce(name, snap); err != nil {
+	if err := n.announce(snap); err != nil {
 		return nil, fmt.Errorf("pull %s: %w", name, err)
 	}
 	local, err := snap.Local()
@@ -117,10 +118,7 @@ func (n *Node) runPull(ctx context.Context, name pagestore.Name, p *pull) {
 		p.err = nil // somebody else has made it, in this moment
 	}
 	if p.err == nil {
-		if snap, err := n.store.Snapshot(name); err == nil {
-			n.noteStub(name, snap) // before peers are told that it is here
-			snap.Close()
-		}
+		p.err = n.ready(name, p.report.Place)
 	}
 	n.mu.Lock()
 	if n.pulls[name] == p {
@@ -128,6 +126,41 @@ func (n *Node) runPull(ctx context.Context, name pagestore.Name, p *pull) {
 	}
 	n.mu.Unlock()
 	close(p.adopted)
+}
+
+// ready makes a new stub ready for peers that ask for its packs: these are known once its image was opened.
+func (n *Node) ready(name pagestore.Name, place string) error {
+	snap, err := n.store.Snapshot(name)
+	if err != nil {
+		return err
+	}
+	defer snap.Close()
+	n.noteStub(name, snap)
+	if _, err = snap.Image(); err != nil {
+		return err
+	}
+	return n.hint(place, snap)
+}
+
+// hint notes that a peer which has named a snapshot has its pages: perhaps nobody else has.
+func (n *Node) hint(place string, snap *pagestore.Snapshot) error {
+	if n.peers == nil {
+		return nil
+	}
+	for _, m := range n.peers.all() {
+		if n.peers.member(m).String() != place {
+			continue
+		}
+		objects, err := objectsOf(snap)
+		if err != nil {
+			return err
+		}
+		for _, o := range objects {
+			// What the node says itself is newer than serial 1.
+			n.peers.hints.Note(placement.Hint{Key: placement.KeyOf(snap.Name().Namespace, o), Node: m.Name, Serial: 1})
+		}
+	}
+	return nil
 }
 
 // namedByPeers are the places if the object store has nothing to say of a name.
@@ -139,21 +172,31 @@ func (n *Node) namedByPeers(k tier.Key) []tier.Place {
 }
 
 // announce tells peers what is here of a snapshot.
-func (n *Node) announce(name pagestore.Name, snap *pagestore.Snapshot) error {
+func (n *Node) announce(snap *pagestore.Snapshot) error {
 	if n.peers == nil || n.peers.gossip == nil {
 		return nil
 	}
-	packs, err := snap.Packs()
+	objects, err := objectsOf(snap)
 	if err != nil {
 		return err
 	}
-	objects := []string{tier.NameKey(name).String()}
+	n.peers.gossip.Announce(snap.Name().Namespace, append(objects, tier.NameKey(snap.Name()).String())...)
+	return nil
+}
+
+// objectsOf returns the keys of the objects that the pages of a snapshot come in.
+func objectsOf(snap *pagestore.Snapshot) ([]string, error) {
+	packs, err := snap.Packs()
+	if err != nil {
+		return nil, err
+	}
+	ns := snap.Name().Namespace
+	var keys []string
 	for _, p := range packs {
-		objects = append(objects, tier.PackKey(name.Namespace, p.ID).String())
+		keys = append(keys, tier.PackKey(ns, p.ID).String())
 	}
 	if r := snap.Remote(); r != nil && r.Hot != nil {
-		objects = append(objects, tier.HotKey(name.Namespace, snap.Digest(), r.Hot.Root).String())
+		keys = append(keys, tier.HotKey(ns, snap.Digest(), r.Hot.Root).String())
 	}
-	n.peers.announce(name.Namespace, objects...)
-	return nil
+	return keys, nil
 }

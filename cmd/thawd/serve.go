@@ -74,7 +74,7 @@ usually does, too; it needs no privilege of its own but the permission to read t
 	f.DurationVar(&o.connectTimeout, "connect-timeout", time.Minute, "how long a session waits for its runtime")
 	f.IntVar(&o.maxSessions, "max-sessions", 1024, "how many sessions there may be at a time")
 	f.IntVar(&o.history, "history", 64, "how many ended sessions stay visible")
-	o.tiers.flags(f)
+	o.tiers.add(cmd)
 	return cmd
 }
 

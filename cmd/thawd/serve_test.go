@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"thaw/control"
 	"thaw/daemon"
 	"thaw/pagestore"
@@ -160,5 +162,46 @@ func TestThereAreMoreThreadsThanCPUs(t *testing.T) {
 	files, err := raiseFileLimit()
 	if err != nil || files == 0 {
 		t.Errorf("raiseFileLimit = %d, %v", files, err)
+	}
+}
+
+func TestFlagsThatNamePlacesMakeANode(t *testing.T) {
+	for name, tt := range map[string]struct {
+		args []string
+		want string // in the error; empty: a node
+	}{
+		"push to nowhere":          {[]string{"--push"}, "--object-store"},
+		"peers without keys":       {[]string{"--peers", "a=h:1"}, "--peer-keys"},
+		"nobody to ask":            {[]string{"--peer-listen", "127.0.0.1:0", "--peer-keys", "k"}, "--gossip"},
+		"gossip without key":       {[]string{"--gossip", "127.0.0.1:0", "--peer-keys", "k"}, "--gossip-key"},
+		"a size that is none":      {[]string{"--object-store", "file:///tmp/none", "--remote-bytes", "many"}, "--remote-bytes"},
+		"no time for pages":        {[]string{"--object-store", "file:///tmp/none", "--page-deadline", "0"}, "--page-deadline"},
+		"a folder as object store": {[]string{"--object-store", "file://" + t.TempDir() + "/bucket", "--push"}, ""},
+		"nothing":                  {nil, ""},
+	} {
+		o := &serveOptions{store: filepath.Join(t.TempDir(), "store")}
+		cmd := &cobra.Command{}
+		o.tiers.add(cmd)
+		if err := cmd.ParseFlags(tt.args); err != nil {
+			t.Fatal(err)
+		}
+		if tt.args == nil {
+			o.tiers.objectStore = "" // whatever the environment says
+		}
+		store, n, err := openStore(t.Context(), o, quiet)
+		switch {
+		case tt.want != "":
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%s: %v", name, err)
+			}
+		case err != nil:
+			t.Errorf("%s: %v", name, err)
+		case (n != nil) != (tt.args != nil):
+			t.Errorf("%s: node %v", name, n)
+		case n != nil:
+			n.Close()
+		default:
+			store.Close()
+		}
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 
 	"thaw/cmd/internal/cli"
 	"thaw/node"
@@ -31,7 +31,9 @@ type tierOptions struct {
 	pageDeadline time.Duration
 }
 
-func (o *tierOptions) flags(f *pflag.FlagSet) {
+// add gives a command the flags.
+func (o *tierOptions) add(cmd *cobra.Command) {
+	f := cmd.Flags()
 	f.StringVar(&o.objectStore, "object-store", cli.Env(cli.EnvObjectStore, ""),
 		"URL of the object store that snapshots come from, or a folder: s3://BUCKET/PREFIX?region=R, file:///FOLDER ($"+cli.EnvObjectStore+")")
 	f.BoolVar(&o.push, "push", false, "bring each snapshot that appears in the store to the object store")

@@ -75,7 +75,9 @@ func (s *Shelf) packThing(ctx context.Context, key Key) (*thing, error) {
 }
 
 // bring reports whether this node brings what it does not hold for who asks.
-func (s *Shelf) bring(ctx context.Context, key Key) bool { return s.opts.Bring != nil && s.opts.Bring(ctx, key) }
+func (s *Shelf) bring(ctx context.Context, key Key) bool {
+	return s.opts.Bring != nil && s.opts.Bring(ctx, key)
+}
 
 // usePack opens a pack, or shares an open one.
 func (s *Shelf) usePack(key Key) (*heldPack, error) {
