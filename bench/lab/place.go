@@ -162,9 +162,16 @@ func (l *Lab) ManifestDigest(f *Frozen) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var info struct {
-		Digest string `json:"digest"`
+	var file struct {
+		Info struct {
+			Digest string `json:"digest"`
+		} `json:"info"`
 	}
-	err = json.Unmarshal(text, &info)
-	return info.Digest, err
+	if err := json.Unmarshal(text, &file); err != nil {
+		return "", err
+	}
+	if file.Info.Digest == "" {
+		return "", fmt.Errorf("the store says nothing of the manifest of %s", f.name)
+	}
+	return file.Info.Digest, nil
 }

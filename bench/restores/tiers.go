@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,6 +26,11 @@ var (
 	wireShare = result.Metric{Name: "wire-share", Unit: "ratio"}
 	// linkTime is what the working set's compressed form takes on a link of that rate.
 	linkTime = result.Metric{Name: "link-time", Unit: "ns"}
+	// packedPages is how many of the working set's pages its hot object has, hotSize what that has in the object store.
+	packedPages = result.Metric{Name: "packed", Unit: "pages"}
+	hotSize     = result.Metric{Name: "hot", Unit: "B"}
+	// setSize is what the whole working set has in its compressed form.
+	setSize = result.Metric{Name: "set-size", Unit: "B"}
 	// throughput is of content.
 	throughput = result.Metric{Name: "throughput", Unit: "B/s"}
 	// readsPerByte is how often what was read of the object store was read: bytes sent over those sent for the first time.
@@ -39,6 +45,7 @@ var (
 const (
 	fromLocal      = "local"        // everything is here, the page cache dropped
 	fromPeer       = "peer"         // from one peer that holds it
+	fromPeerAgain  = "peer-again"   // the same, from a peer that has been asked for its hot object before: it makes that when it is asked first
 	fromPeerDemand = "peer-demand"  // the same, with nothing brought but the working set and what is asked for
 	fromObjects    = "object-store" // from the object store
 	wholeFirst     = "whole-first"  // everything is copied from the object store, and restored then
@@ -129,8 +136,18 @@ func (a *afar) cold() *fleet.Node   { return a.fleet.Nodes()[1] }
 type farWorkload struct {
 	lab.Workload
 	frozen   *lab.Frozen
-	hotBytes float64 // of its framed object in the object store
+	set      lab.Packed // what was learned
+	hotKey   string     // of its hot object
+	hotBytes float64    // of that, in the object store
+	setBytes float64    // of all of the set, as objects have it
 }
+
+// bigTable is the size of a table in MiB of which a request reads a sixteenth: a large snapshot with a small working set. The function large needs nearly
+// all of its own.
+const bigTable = 1024
+
+// pageBytes is the size of a page.
+const pageBytes = 4096
 
 // burstNodes are the cold nodes of the burst.
 const burstNodes = 4
@@ -176,19 +193,18 @@ func prepareTiers(ctx context.Context, env *scenario.Env) (_ *scenario.Plan, err
 		return nil, err
 	}
 	plan = &scenario.Plan{Close: a.close, Notes: []string{
+		"The compressed size of a working set is that of its hot object, and for the pages that are not in it, which lie together in packs already, what pages of packs have on average.",
 		"A link of 10 Gbit/s is bound by the kernel at both ends. Its delay of 0.5 ms each way is a proxy's, on the way of the requests alone: the restoring node's wait is the same.",
 		"What the holder or the object store has is in the page cache before each restore from there; what is local is not, and neither are runc, CRIU and libraries in any case.",
 	}}
-	sizes, err := a.fleet.Objects().Sizes("v1/default/hot/")
-	if err != nil {
-		return nil, err
-	}
 	for i := range workloads {
-		if err := workloads[i].add(plan, a, sizes); err != nil {
+		if err := workloads[i].add(plan, a); err != nil {
 			return nil, err
 		}
 	}
-	a.addCopies(plan)
+	if len(workloads) > 0 {
+		a.addCopies(plan)
+	}
 	a.addBurst(plan, burst, scenario.Pick(env, 32, burstNodes))
 	return plan, nil
 }
@@ -201,13 +217,27 @@ func (a *afar) close() error {
 	return errors.Join(err, a.lab.Close())
 }
 
+// wantedWorkload reports whether any restore of a workload is.
+func wantedWorkload(env *scenario.Env, name string) bool {
+	w := farWorkload{Workload: lab.Workload{Name: name}}
+	for _, link := range []string{"none", unshaped.name, shaped.name} {
+		for _, subject := range []string{string(lab.Floor), fromLocal, fromPeer, fromPeerAgain, fromPeerDemand, fromObjects, wholeFirst, theLink} {
+			if env.Wants(w.params(link), subject) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // freeze freezes the workloads, and has their working sets learned.
 func (a *afar) freeze(ctx context.Context, env *scenario.Env) (all []farWorkload, burst *lab.Frozen, err error) {
 	find := func(name string) lab.Workload {
 		i := slices.IndexFunc(lab.Workloads(), func(w lab.Workload) bool { return w.Name == name })
 		return lab.Workloads()[i]
 	}
-	wanted := scenario.Pick(env, []lab.Workload{find("minilm"), find("large")}, []lab.Workload{lab.Table(16, 1)})
+	wanted := scenario.Pick(env, []lab.Workload{find("minilm"), find("large"), lab.Table(bigTable, 1)}, []lab.Workload{lab.Table(16, 1)})
+	wanted = slices.DeleteFunc(wanted, func(w lab.Workload) bool { return !wantedWorkload(env, w.Name) })
 	for _, w := range wanted {
 		env.Step(w.Title)
 		f, err := a.lab.Freeze(ctx, w)
@@ -223,20 +253,22 @@ func (a *afar) freeze(ctx context.Context, env *scenario.Env) (all []farWorkload
 	if err := a.lab.Prepare(ctx, lab.ThawSet, lab.Floor); err != nil {
 		return nil, nil, err
 	}
-	frozen := []*lab.Frozen{burst}
-	for _, w := range all {
-		frozen = append(frozen, w.frozen)
-	}
-	for _, f := range frozen {
-		env.Step("working set of " + f.Name())
-		if _, err := a.lab.Learn(ctx, f, slices.Repeat([]lab.Input{lab.SameInput}, scenario.Pick(env, learnRuns, 1))...); err != nil {
-			return nil, nil, err
-		}
-		if _, err := a.lab.Pack(ctx, f); err != nil {
+	for i := range all {
+		if all[i].set, err = a.learn(ctx, env, all[i].frozen); err != nil {
 			return nil, nil, err
 		}
 	}
-	return all, burst, nil
+	_, err = a.learn(ctx, env, burst)
+	return all, burst, err
+}
+
+// learn has a working set learned and packed.
+func (a *afar) learn(ctx context.Context, env *scenario.Env, f *lab.Frozen) (lab.Packed, error) {
+	env.Step("working set of " + f.Name())
+	if _, err := a.lab.Learn(ctx, f, slices.Repeat([]lab.Input{lab.SameInput}, scenario.Pick(env, learnRuns, 1))...); err != nil {
+		return lab.Packed{}, err
+	}
+	return a.lab.Pack(ctx, f)
 }
 
 // push brings everything to the object store, by a node that does so by itself.
@@ -249,15 +281,32 @@ func (a *afar) push(ctx context.Context, snapshots int) error {
 	return h.Pushed(ctx, snapshots)
 }
 
-// hot finds the size of the workload's hot object, by the digest of its manifest, which begins its key.
-func (w *farWorkload) hot(a *afar, sizes map[string]int64) error {
+// sizes finds out what the workload's working set has in its compressed form: its hot object, which the digest of its manifest names, and for pages that are not in that,
+// as they lie together in packs already, so many bytes each as pages of packs have on average.
+func (w *farWorkload) sizes(a *afar) error {
+	objects, err := a.fleet.Objects().Sizes("v1/default/")
+	if err != nil {
+		return err
+	}
+	var packs, raw float64
+	for key, size := range objects {
+		if strings.HasPrefix(key, "v1/default/packs/") {
+			info, err := os.Stat(filepath.Join(a.lab.StoreFolder(), "namespaces", "default", "packs", filepath.Base(key)+".pack"))
+			if err != nil {
+				return err
+			}
+			packs, raw = packs+float64(size), raw+float64(info.Size())
+		}
+	}
 	manifest, err := a.lab.ManifestDigest(w.frozen)
 	if err != nil {
 		return err
 	}
-	for key, size := range sizes {
-		if strings.HasPrefix(filepath.Base(key), manifest) {
-			w.hotBytes = float64(size)
+	for key, size := range objects {
+		if strings.HasPrefix(key, "v1/default/hot/"+manifest) {
+			w.hotKey, w.hotBytes = key, float64(size)
+			apart := float64(w.set.Must + w.set.Likely - w.set.Packed)
+			w.setBytes = w.hotBytes + apart*pageBytes*packs/raw
 			return nil
 		}
 	}
@@ -269,15 +318,15 @@ func (w *farWorkload) params(link string) result.Params {
 }
 
 // add adds the trials of the workload's restores.
-func (w *farWorkload) add(plan *scenario.Plan, a *afar, sizes map[string]int64) error {
-	if err := w.hot(a, sizes); err != nil {
+func (w *farWorkload) add(plan *scenario.Plan, a *afar) error {
+	if err := w.sizes(a); err != nil {
 		return err
 	}
 	trial := func(link, subject string, run func(ctx context.Context) ([]result.Observation, error)) {
 		plan.Trials = append(plan.Trials, scenario.Trial{Params: w.params(link), Subject: subject, Run: run})
 	}
 	trial("none", string(lab.Floor), func(ctx context.Context) ([]result.Observation, error) {
-		r, err := a.lab.Measure(ctx, w.frozen, lab.SameInput, lab.Floor, lab.Dropped)
+		r, err := a.lab.Measure(ctx, w.frozen, lab.SameInput, lab.Floor, lab.Warm)
 		return observeRun(&r), err
 	})
 	trial("none", fromLocal, func(ctx context.Context) ([]result.Observation, error) {
@@ -288,13 +337,24 @@ func (w *farWorkload) add(plan *scenario.Plan, a *afar, sizes map[string]int64) 
 		defer h.Stop()
 		return w.restore(ctx, a, h, lab.Started{})
 	})
+	plan.Trials = append(plan.Trials, scenario.Trial{
+		Params: w.params("none"), Subject: recorded, MaxRepetitions: 1, Run: func(context.Context) ([]result.Observation, error) {
+			return []result.Observation{one(setPages, float64(w.set.Must+w.set.Likely)), one(packedPages, float64(w.set.Packed)), one(hotSize, w.hotBytes), one(setSize, w.setBytes)}, nil
+		},
+	})
 	trial(shaped.name, theLink, func(context.Context) ([]result.Observation, error) {
-		return []result.Observation{one(linkTime, w.hotBytes*8/tenGigabits*1e9)}, nil
+		return []result.Observation{one(linkTime, w.setBytes*8/tenGigabits*1e9)}, nil
 	})
 	for _, link := range []wire{unshaped, shaped} {
-		for subject, how := range map[string]lab.Started{fromPeer: {}, fromPeerDemand: {Stream: control.StreamNone}} {
-			trial(link.name, subject, func(ctx context.Context) ([]result.Observation, error) { return w.fromPeer(ctx, a, link, how) })
-		}
+		trial(link.name, fromPeer, func(ctx context.Context) ([]result.Observation, error) {
+			return w.fromPeer(ctx, a, link, false, lab.Started{})
+		})
+		trial(link.name, fromPeerAgain, func(ctx context.Context) ([]result.Observation, error) {
+			return w.fromPeer(ctx, a, link, true, lab.Started{})
+		})
+		trial(link.name, fromPeerDemand, func(ctx context.Context) ([]result.Observation, error) {
+			return w.fromPeer(ctx, a, link, true, lab.Started{Stream: control.StreamNone}, "--read-ahead", "4KiB")
+		})
 	}
 	trial(shaped.name, fromObjects, func(ctx context.Context) ([]result.Observation, error) { return w.fromObjects(ctx, a, false) })
 	trial(shaped.name, wholeFirst, func(ctx context.Context) ([]result.Observation, error) { return w.fromObjects(ctx, a, true) })
@@ -325,7 +385,7 @@ func (w *farWorkload) restore(ctx context.Context, a *afar, at *fleet.Node, how 
 	}
 	out := []result.Observation{one(firstResponse, nanoseconds(first)), one(toRunning, nanoseconds(p.ToRunning))}
 	if after > before {
-		out = append(out, one(onWire, float64(after-before)), one(wireShare, float64(after-before)/w.hotBytes))
+		out = append(out, one(onWire, float64(after-before)), one(wireShare, float64(after-before)/w.setBytes))
 	}
 	if how.Stream == control.StreamNone {
 		return out, nil // the session has no end, and no W
@@ -334,13 +394,29 @@ func (w *farWorkload) restore(ctx context.Context, a *afar, at *fleet.Node, how 
 	return append(out, one(warmCall, nanoseconds(warm))), err
 }
 
-func (w *farWorkload) fromPeer(ctx context.Context, a *afar, link wire, how lab.Started) ([]result.Observation, error) {
+func (w *farWorkload) fromPeer(ctx context.Context, a *afar, link wire, again bool, how lab.Started, flags ...string) ([]result.Observation, error) {
 	pair := []*fleet.Node{a.holder(), a.cold()}
-	if err := a.start(ctx, link, pair, fleet.Sources{Peers: pair, NoObjectStore: true}); err != nil {
+	if err := a.start(ctx, link, pair, fleet.Sources{Peers: pair, NoObjectStore: true}, flags...); err != nil {
 		return nil, err
 	}
 	defer stop(pair)
+	if again {
+		if err := w.askFor(ctx, a); err != nil {
+			return nil, err
+		}
+	}
 	return w.restore(ctx, a, a.cold(), how, a.lab.StoreFolder())
+}
+
+// askFor has the holder make the workload's hot object.
+func (w *farWorkload) askFor(ctx context.Context, a *afar) error {
+	c, err := a.holder().Client(a.cold())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = fleet.Stream(ctx, c, w.hotKey)
+	return err
 }
 
 func (w *farWorkload) fromObjects(ctx context.Context, a *afar, whole bool) ([]result.Observation, error) {
@@ -373,11 +449,11 @@ func (w *farWorkload) fromObjects(ctx context.Context, a *afar, whole bool) ([]r
 }
 
 // start brings the links into their state and starts the nodes, all but the holder without a snapshot.
-func (a *afar) start(ctx context.Context, link wire, nodes []*fleet.Node, from fleet.Sources) error {
+func (a *afar) start(ctx context.Context, link wire, nodes []*fleet.Node, from fleet.Sources, flags ...string) error {
 	if err := a.fleet.SetLinks(link.links); err != nil {
 		return err
 	}
-	if err := a.fleet.Restart(ctx, nodes, from); err != nil {
+	if err := a.fleet.Restart(ctx, nodes, from, flags...); err != nil {
 		stop(nodes)
 		return err
 	}

@@ -127,7 +127,7 @@ func (l *link) shape(bits int64) error {
 		err := h.QdiscReplace(&netlink.Tbf{
 			QdiscAttrs: attrs, Rate: rate, Limit: uint32(queuedParts * burst),
 			// In the kernel's ticks: what the burst takes at that rate.
-			Buffer: uint32(netlink.Xmittime(rate, uint32(burst))),
+			Buffer: netlink.Xmittime(rate, uint32(burst)),
 		})
 		if err != nil {
 			return fmt.Errorf("bound a link to %d bits a second: %w", bits, err)
