@@ -8,7 +8,7 @@ TEST_PACKAGES := gcc libc6-dev podman python3-pytest python3-mypy
 # The compiler of the BPF program, by its version: another one would generate other bytes. Debian 12 has it.
 GENERATE_PACKAGES := clang-14 llvm-14 libbpf-dev
 
-.PHONY: build deps test-deps demo demo-large demo-criu bench bench-smoke test test-race zdtm lint fuzz generate generate-check clean clean-deps
+.PHONY: build deps bench-deps test-deps demo demo-large demo-criu bench bench-smoke test test-race zdtm lint fuzz generate generate-check clean clean-deps
 
 build: ## build bin/thawd, bin/thaw and bin/uffdbench
 	go build -o bin/ ./cmd/...
@@ -17,6 +17,9 @@ deps: ## system packages, CRIU and the root file system, once
 	scripts/setup-system.sh $(DEMO_PACKAGES)
 	scripts/setup-criu.sh
 	scripts/setup-rootfs.sh
+
+bench-deps: deps
+	scripts/setup-s3.sh
 
 test-deps: deps ## and what the tests need besides
 	scripts/setup-system.sh $(TEST_PACKAGES)
@@ -31,10 +34,10 @@ demo-criu: deps build ## freeze and thaw a MiniLM embedder; compare with cold st
 demo-large: deps build ## the same with a 1.3 GB transformer; out/demo-large/report.json
 	go run ./bench/demo -workload large -out out/demo-large $(DEMO_FLAGS)
 
-bench: deps build ## all benchmarks beside their baselines, 15 minutes on two cores; out/bench/report.html (docs/benchmarks.md)
+bench: bench-deps build ## all benchmarks beside their baselines, 15 minutes on two cores; out/bench/report.html (docs/benchmarks.md)
 	scripts/bench.sh
 
-bench-smoke: deps build ## each benchmark once, tiny: whether they work, not how fast
+bench-smoke: bench-deps build ## each benchmark once, tiny: whether they work, not how fast
 	scripts/bench.sh --quick
 
 test: ## all tests, the privileged ones too, with a summary

@@ -18,6 +18,7 @@ import (
 // thawd is a thawd of the lab's own, with a store that holds the frozen containers.
 type thawd struct {
 	client *control.Client
+	number int // of the process
 	cmd    *exec.Cmd
 	log    *os.File
 }
@@ -47,7 +48,9 @@ func (l *Lab) startThawd(ctx context.Context, name string, flags ...string) (*th
 func (l *Lab) store() string { return filepath.Join(l.work, "store") }
 
 // packs is the folder in the store that the container sees as packsTarget, a folder that there is in every root file system.
-func (l *Lab) packs() string { return filepath.Join(l.store(), "namespaces", "default", "packs") }
+func (l *Lab) packs() string { return packsOf(l.store()) }
+
+func packsOf(store string) string { return filepath.Join(store, "namespaces", "default", "packs") }
 
 const packsTarget = "/mnt"
 
@@ -71,7 +74,7 @@ func startThawd(ctx context.Context, binary, store, dir, run string, flags []str
 		log.Close()
 		return nil, fmt.Errorf("start thawd: %w", err)
 	}
-	d := &thawd{client: control.NewClient(socket), cmd: cmd, log: log}
+	d := &thawd{client: control.NewClient(socket), number: cmd.Process.Pid, cmd: cmd, log: log}
 	if err := d.waitReady(ctx); err != nil {
 		return nil, errors.Join(err, d.stop())
 	}
@@ -125,7 +128,7 @@ type thawMode struct {
 func (m *thawMode) restore(ctx context.Context, t *trial) error {
 	request := control.SessionRequest{Snapshot: t.frozen.name, WorkDir: t.work, Stream: m.stream, Record: m.record, WorkingSet: m.use}
 	if m.mapped {
-		request.Binds = []control.Bind{{Source: t.lab.packs(), Target: packsTarget}, {Source: t.lab.config.Rootfs, Target: "/"}}
+		request.Binds = []control.Bind{{Source: t.packs, Target: packsTarget}, {Source: t.lab.config.Rootfs, Target: "/"}}
 	}
 	made, err := m.thawd.client.CreateSession(ctx, &request)
 	if err != nil {
@@ -141,7 +144,7 @@ type session struct {
 	id    string
 }
 
-func (s *session) pid() int { return s.thawd.cmd.Process.Pid }
+func (s *session) pid() int { return s.thawd.number }
 
 func (s *session) served(ctx context.Context) (*uint64, error) {
 	now, err := s.thawd.client.Session(ctx, s.id)

@@ -21,6 +21,7 @@ type trial struct {
 	frozen *Frozen
 	input  Input // what it is asked
 	id     string
+	packs  string // the folder of packs that the container sees
 	dir    string // of this trial alone
 	bundle string
 	rootfs string // the root file system, mounted for this trial alone
@@ -40,11 +41,16 @@ var trials atomic.Uint64
 
 // newTrial makes the folders, the bundle and the streams of a container, which is to be asked an input.
 func (l *Lab) newTrial(f *Frozen, input Input) (*trial, error) {
+	return l.newTrialWith(f, input, l.packs())
+}
+
+// newTrialWith makes a trial whose container sees the packs of another store than the lab's.
+func (l *Lab) newTrialWith(f *Frozen, input Input, packs string) (*trial, error) {
 	// The number of our process tells the containers of two programs on one machine apart.
 	id := fmt.Sprintf("thaw-lab-%d-%d", os.Getpid(), trials.Add(1))
 	dir := filepath.Join(l.work, "trials", id)
 	t := &trial{
-		lab: l, frozen: f, input: input, id: id, dir: dir, server: noServer{},
+		lab: l, frozen: f, input: input, id: id, packs: packs, dir: dir, server: noServer{},
 		bundle: filepath.Join(dir, "bundle"), rootfs: filepath.Join(dir, "rootfs"), work: filepath.Join(l.run, id),
 	}
 	err := errors.Join(os.MkdirAll(t.work, 0o700), os.MkdirAll(t.rootfs, 0o755))
@@ -102,7 +108,7 @@ func (t *trial) describe() *checkpoint.Bundle {
 			Target: "/srv",
 		}, {
 			// Where the container sees the packs of the store that it will be in.
-			Source: t.lab.packs(),
+			Source: t.packs,
 			Target: packsTarget,
 		}},
 		CgroupsPath: "/" + t.id,

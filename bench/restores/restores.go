@@ -13,7 +13,7 @@ import (
 
 // All returns the scenarios, in the order in which they are run.
 func All() []scenario.Scenario {
-	return []scenario.Scenario{restoreScenario(), burstScenario(), tracerScenario(), workingSetScenario()}
+	return []scenario.Scenario{restoreScenario(), burstScenario(), tracerScenario(), workingSetScenario(), tiersScenario()}
 }
 
 // The metrics that both have.
