@@ -415,8 +415,13 @@ func (w *farWorkload) askFor(ctx context.Context, a *afar) error {
 		return err
 	}
 	defer c.Close()
-	_, err = fleet.Stream(ctx, c, w.hotKey)
-	return err
+	// In the order in which a restore asks: a node knows what it has by the names that it was asked for.
+	for _, key := range []string{"v1/default/names/" + w.frozen.Name(), w.hotKey} {
+		if _, err := fleet.Stream(ctx, c, key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *farWorkload) fromObjects(ctx context.Context, a *afar, whole bool) ([]result.Observation, error) {
