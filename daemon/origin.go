@@ -32,6 +32,7 @@ type origin struct {
 	fromPacks map[int][]restore.Extent // what those are, by image pid
 	folder    *mappedFolder            // that has them mapped; nil if nothing is
 	digest    pagestore.Digest         // of the snapshot
+	partly    bool                     // pages of the snapshot are elsewhere
 	release   func() error
 	snap      *pagestore.Snapshot // nil for plain images
 
@@ -156,6 +157,9 @@ func (o *origin) readAhead(ctx context.Context, limit int64, binds []control.Bin
 			return
 		}
 	}
+	if o.partly {
+		return // what nobody is known to need would be in the way of what somebody waits for; the stream brings it behind the first answer
+	}
 	if pages := min(o.pages+o.mapped, uint64(max(limit, 0))/restore.PageSize); pages > 0 {
 		o.source.Prefetch(0, pages)
 	}
@@ -184,6 +188,9 @@ func (o *origin) readNeeds(limit int64, sight *foresight) bool {
 			for _, r := range known.imageRuns(l.Extents) {
 				ask(r.first, r.n)
 			}
+			continue
+		}
+		if o.partly {
 			continue
 		}
 		for _, e := range l.Extents {

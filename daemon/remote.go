@@ -94,6 +94,9 @@ func (d *Daemon) tiersOf(o *origin) (*tiers, error) {
 	return &tiers{local, since}, nil
 }
 
+// partly reports whether pages are missing here.
+func (t *tiers) partly() bool { return t != nil && t.local.LocalPages < t.local.StoredPages }
+
 // report says where pages came from; nil for nil.
 func (t *tiers) report() *control.SessionTiers {
 	if t == nil {

@@ -90,6 +90,7 @@ func (d *Daemon) open(ctx context.Context, r *control.SessionRequest) (_ *sessio
 	if s.tiers, err = d.tiersOf(s.origin); err != nil {
 		return nil, err
 	}
+	s.origin.partly = s.tiers.partly()
 	s.sight = d.foresee(s)
 	s.record = d.recordingOf(s)
 	binds := r.Binds

@@ -99,12 +99,19 @@ func (s *Store) fetch(ctx context.Context, p *RemotePack, from, to uint32, class
 // anybody still wants them.
 const aheadStep = 2048
 
-// fetchAhead is Mapped.Prefetch of a pack of which pages may be missing: these are brought. What goes wrong shows when they are used.
+// fetchAhead is Mapped.Prefetch of a pack of which pages may be missing: these are brought, behind the hot pages that are on their way,
+// for most of what is wanted ahead may be among those. What goes wrong shows when they are used.
 func (im *Image) fetchAhead(r prefetchRequest, stop func() bool) {
+	if st := im.stream.Load(); st != nil {
+		select {
+		case <-st.done:
+		case <-im.ctx.Done():
+		}
+	}
 	part := r.pack.remote.part
 	for page, end := r.page, r.page+uint32(r.pages); page < end && im.ctx.Err() == nil && !stop(); {
 		step := min(page+aheadStep, end)
-		if im.store.fetch(im.ctx, r.pack.remote, page, step-1, Ahead) != nil {
+		if im.fetchWanted(r.pack.remote, page, step) != nil {
 			return
 		}
 		if here := part.Missing(page, step); here > page {
@@ -112,6 +119,30 @@ func (im *Image) fetchAhead(r prefetchRequest, stop func() bool) {
 		}
 		page = step
 	}
+}
+
+// fetchWanted asks for the frames in which one of the pages [page, end) is missing; others of a frame do not count.
+func (im *Image) fetchWanted(p *RemotePack, page, end uint32) error {
+	for page < end {
+		first := p.part.Missing(page, end)
+		if first == end {
+			return nil
+		}
+		// Up to the first frame that lacks nothing of them.
+		last := first
+		for last < end {
+			border := min((last/framePages+1)*framePages, end)
+			if p.part.Missing(last, border) == border {
+				break
+			}
+			last = border
+		}
+		if err := im.store.fetch(im.ctx, p, first, last-1, Ahead); err != nil {
+			return err
+		}
+		page = last
+	}
+	return nil
 }
 
 // Bring waits until pages from page on are here, n of them, whatever they need to come from afar; those that are need nothing. Errors
