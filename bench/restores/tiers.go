@@ -100,6 +100,14 @@ func tiersScenario() scenario.Scenario {
 				Name: "overhead from a peer over a local one's", Case: result.P("link", shaped.name), Each: each, Ours: side(fromPeer, overhead), Floor: local, FloorIs: localIs,
 				Limit: wireLimit, Want: 2,
 			},
+			{
+				Name: "overhead from a peer that was asked before, over a local one's", Case: result.P("link", unshaped.name), Each: each,
+				Ours: side(fromPeerAgain, overhead), Floor: local, FloorIs: localIs, Want: 1.5,
+			},
+			{
+				Name: "overhead from a peer that was asked before, over a local one's", Case: result.P("link", shaped.name), Each: each,
+				Ours: side(fromPeerAgain, overhead), Floor: local, FloorIs: localIs, Limit: wireLimit, Want: 2,
+			},
 			{Name: "on the wire until the first response, over the set's compressed size", Each: []string{"workload", "link"}, Ours: side(fromPeerDemand, wireShare), Want: 1.15},
 			{
 				Name: "first response from the object store, over copying all first", Case: result.P("link", shaped.name), Each: each, Ours: side(fromObjects, firstResponse),

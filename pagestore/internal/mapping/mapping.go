@@ -23,6 +23,16 @@ func Map(f *os.File, size int64) ([]byte, error) {
 	return data, nil
 }
 
+// MapForWriting maps size bytes of f from off on, a page border, shared with the file. Blocks of the disk must be reserved for them: a write to
+// a hole of a disk that is full is a fault; see [Guard]. Unmap ends it.
+func MapForWriting(f *os.File, off, size int64) ([]byte, error) {
+	data, err := unix.Mmap(int(f.Fd()), off, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, &fs.PathError{Op: "mmap", Path: f.Name(), Err: err}
+	}
+	return data, nil
+}
+
 // MapRandom is Map for a file of which the caller asks for what it needs, with WillNeed: a fault reads one page from the
 // disk, and nothing around it.
 func MapRandom(f *os.File, size int64) ([]byte, error) {

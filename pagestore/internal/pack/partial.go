@@ -36,6 +36,7 @@ type Partial struct {
 	state   *os.File  // the map
 	mapped  []byte    // the map, mapped
 	states  []byte    // part of mapped
+	marks   marks
 	nodes   atomic.Pointer[[]byte]
 	memory  pageset.Set // pages that are in memory alone: the disk was full
 	kept    atomic.Bool // memory is not empty
@@ -123,8 +124,10 @@ func openPartial(path, state string, want *presence) (_ *Partial, err error) {
 	if err := p.openMap(want); err != nil {
 		return nil, err
 	}
-	p.Mapped, err = openSparse(path, want.id, want.pages)
-	return p, err
+	if p.Mapped, err = openSparse(path, want.id, want.pages); err != nil {
+		return nil, err
+	}
+	return p, p.openMarks()
 }
 
 // openMap checks the map, and takes back what it says if the machine was started since.
@@ -188,7 +191,7 @@ func openSparse(path string, id ID, pages uint32) (*Mapped, error) {
 
 // Close unmaps the pack; what is in memory alone is gone then. No slice from Bytes may be in use.
 func (p *Partial) Close() error {
-	err := mapping.Unmap(p.mapped)
+	err := errors.Join(mapping.Unmap(p.mapped), p.marks.close())
 	p.mapped, p.states = nil, nil
 	if p.Mapped != nil {
 		err = errors.Join(err, p.Mapped.Close())
@@ -299,19 +302,15 @@ func (p *Partial) Admit(page uint32, content, digests []byte) error {
 	for b := content; len(b) > 0; b = b[PageSize:] {
 		sums = binary.LittleEndian.AppendUint64(sums, xxhash.Sum64(b[:PageSize]))
 	}
-	for _, w := range []struct {
-		f   *os.File
-		b   []byte
-		off int64
-	}{
-		{p.write, content, Offset(page)},
-		{p.write, digests, p.digestOff(page)},
-		{p.write, sums, p.sumOff(page)},
-		{p.state, bytes.Repeat([]byte{present}, int(n)), statesOff(p.pages) + int64(page)}, // last: the rest is there
-	} {
-		if _, err := w.f.WriteAt(w.b, w.off); err != nil {
-			return fmt.Errorf("write page %d of partial pack: %w", page, err)
-		}
+	_, err := p.write.WriteAt(content, Offset(page))
+	if err == nil {
+		err = p.enter(page, digests, sums)
+	}
+	if err == nil {
+		err = p.mark(page, n) // last: the rest is there
+	}
+	if err != nil {
+		return fmt.Errorf("write page %d of partial pack: %w", page, err)
 	}
 	p.know(page, n)
 	return nil
