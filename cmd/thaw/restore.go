@@ -85,16 +85,22 @@ func (a *app) restore(ctx context.Context, name string, r *restoreFlags) error {
 			return err
 		}
 	}
+	var signals chan os.Signal
+	if !r.detach {
+		var stop func()
+		signals, stop = heed()
+		defer stop()
+	}
 	c := a.client()
 	defer c.Close()
 	t, err := snapshot.Thaw(ctx, c, a.tools(), o)
 	if err != nil {
 		return err
 	}
-	if err := a.tellRestored(ctx, c, t, r); err != nil || r.detach {
+	if err := a.tellRestored(context.WithoutCancel(ctx), c, t, r); err != nil || r.detach {
 		return err
 	}
-	a.exit, err = waitFor(ctx, t.PID)
+	a.exit, err = waitFor(signals, t.PID)
 	if t.Container != nil {
 		// It has ended; what runc keeps of it goes, also if we were told to end meanwhile.
 		err = errors.Join(err, t.Container.Delete(context.WithoutCancel(ctx)))

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/signal"
@@ -19,17 +18,21 @@ func adoptOrphans() error {
 	return nil
 }
 
-// waitFor waits for a child to end, passes signals on to it, and returns the exit code that tells how it ended, in the
-// way of shells. ctx is the command's, which ends with the first signal: one that has come before we wait is passed on, too.
-func waitFor(ctx context.Context, pid int) (int, error) {
+// heed collects the signals that are a restored process' own, from now on until stop is called. It has to begin before the process runs: one that came
+// between its restore and the wait for it would be lost, or end us and not the process. SIGINT and SIGTERM end the command's context, too,
+// and with it a restore that is not done.
+func heed() (signals chan os.Signal, stop func()) {
+	signals = make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+	return signals, func() { signal.Stop(signals) }
+}
+
+// waitFor waits for a child to end, passes signals on to it, those first that heed has collected, and returns the exit code that tells how it
+// ended, in the way of shells. It stops the signals and closes their channel.
+func waitFor(signals chan os.Signal, pid int) (int, error) {
 	p, err := os.FindProcess(pid)
 	if err != nil {
 		return 0, err
-	}
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
-	if ctx.Err() != nil {
-		_ = p.Signal(unix.SIGTERM)
 	}
 	passed := make(chan struct{})
 	go func() {

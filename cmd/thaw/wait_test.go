@@ -1,7 +1,7 @@
 package main
 
 import (
-	"context"
+	"os"
 	"os/exec"
 	"testing"
 
@@ -13,9 +13,12 @@ func TestASignalThatComesBeforeTheWaitIsPassedOn(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel() // as the first signal does
-	code, err := waitFor(ctx, cmd.Process.Pid)
+	signals, stop := heed()
+	defer stop()
+	if err := unix.Kill(os.Getpid(), unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	code, err := waitFor(signals, cmd.Process.Pid)
 	if err != nil || code != 128+int(unix.SIGTERM) {
 		t.Errorf("exit code %d, %v; want that of SIGTERM", code, err)
 	}
