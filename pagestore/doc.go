@@ -47,7 +47,7 @@
 // # Trust
 //
 // SHA-256 is checked when pages enter and by Verify. While serving, the xxh64 of each page is checked the first time
-// the page is used since the pack was opened (21 GB/s a core against 1.9 for SHA-256). The index is a hint: before a
+// the page is used since the pack was opened (21 GB/s a core against 3.9 for SHA-256 of many pages, 2.0 of one after the other). The index is a hint: before a
 // page counts as present, the digest in the pack's own table must agree. A hot file is a hint, too: each of its pages is compared, at
 // its first use, with the sum that the pack has of that page of the image, and the first that differs ends the use of the file.
 //

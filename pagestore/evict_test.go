@@ -245,6 +245,21 @@ func TestVerifyFindsAWrongPageOfAPartialPack(t *testing.T) {
 	}
 }
 
+func TestVerifyReportsAPartialPackThatIsCutOff(t *testing.T) {
+	s, _ := newStub(t, seeds(1, 64), Options{})
+	bring(t, s, "a", 0, 32)
+	ids, err := s.namespace("default").listPartial()
+	if err != nil || len(ids) != 1 {
+		t.Fatal(ids, err)
+	}
+	file, _ := s.namespace("default").partialFiles(ids[0])
+	truncate(t, file, 10*PageSize)
+	report, err := s.Verify(t.Context(), nil)
+	if err != nil || len(report.BadPacks) != 1 || report.BadPacks[0].Pack != ids[0].id || report.BadPageCount != 0 {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
 // smallDisk returns a folder on a file system of its own.
 func smallDisk(t *testing.T, size string) string {
 	t.Helper()

@@ -3,11 +3,11 @@ package pagestore
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
 
+	"thaw/internal/pagehash"
 	"thaw/pagestore/internal/index"
 	"thaw/pagestore/internal/manifest"
 	"thaw/pagestore/internal/pack"
@@ -174,11 +174,7 @@ func (c *chunk) findZeros() {
 
 // hash computes the SHA-256 of the pages that are not zero.
 func (c *chunk) hash() {
-	for i := range c.n {
-		if !c.found[i].zero {
-			c.digests[i] = sha256.Sum256(c.page(i))
-		}
-	}
+	pagehash.Sum(c.digests[:c.n], c.data, func(i int) bool { return c.found[i].zero })
 }
 
 // find finds out which pages the store has, and computes the sums that packs have of the others.

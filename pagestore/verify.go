@@ -307,38 +307,20 @@ func (v *verifier) done(pages int, bytes int64) {
 
 // checkPages hashes the pages of a pack, 1 MiB at a time.
 func (v *verifier) checkPages(ctx context.Context, c *namespaceCheck, f *os.File, footer *pack.Footer) error {
-	buf := make([]byte, min(chunkPages, footer.Pages())*PageSize)
+	pages := newHashedPages(min(chunkPages, footer.Pages()))
 	for first := 0; first < footer.Pages(); first += chunkPages {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		n := min(chunkPages, footer.Pages()-first)
-		data := buf[:n*PageSize]
-		_, readErr := f.ReadAt(data, pack.Offset(uint32(first)))
+		pages.read(f, pack.Offset(uint32(first)), n)
 		for i := range n {
-			page := data[i*PageSize:][:PageSize]
-			var err error
-			if readErr != nil { // find out which pages it was
-				_, err = f.ReadAt(page, pack.Offset(uint32(first+i)))
-			}
-			if err == nil {
-				err = checkPage(page, footer, uint32(first+i))
-			}
-			if err != nil {
-				v.badPage(c, footer.ID, uint32(first+i), err)
+			number := uint32(first + i)
+			if err := pages.check(i, footer, number); err != nil {
+				v.badPage(c, footer.ID, number, err)
 			}
 		}
-		v.done(n, int64(len(data)))
-	}
-	return nil
-}
-
-func checkPage(page []byte, footer *pack.Footer, number uint32) error {
-	if want, got := footer.Digest(number), Digest(sha256.Sum256(page)); got != want {
-		return corruptf("page has SHA-256 %s, want %s", got, want)
-	}
-	if want, got := footer.Sum(number), pack.Sum(page); got != want {
-		return corruptf("page has checksum %016x, want %016x", got, want)
+		v.done(n, int64(n)*PageSize)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package pagestore
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 
@@ -83,27 +82,28 @@ type hotCheck struct {
 }
 
 func (c *hotCheck) run(ctx context.Context) error {
-	buf := make([]byte, hotStepPages*PageSize)
-	for i := range c.file.Runs() {
-		r, page := c.file.Run(i)
-		for done := uint32(0); done < r.Pages; {
-			if err := ctx.Err(); err != nil {
-				return err
+	pages := newHashedPages(min(hotStepPages, int(c.file.Pages())))
+	run := 0
+	for first := uint32(0); first < c.file.Pages(); first += hotStepPages {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n := int(min(hotStepPages, c.file.Pages()-first))
+		pages.read(c.file, c.file.Offset(first), n)
+		for i := range n {
+			page := first + uint32(i)
+			r, begin := c.file.Run(run)
+			if page == begin+r.Pages {
+				run++
+				r, begin = c.file.Run(run)
 			}
-			data := buf[:min(hotStepPages, r.Pages-done)*PageSize]
-			readErr := c.file.ReadAt(data, page+done)
-			for ; len(data) > 0; data = data[PageSize:] {
-				err := readErr
-				if readErr != nil { // find out which pages it was
-					err = c.file.ReadAt(data[:PageSize], page+done)
-				}
-				if err == nil {
-					err = c.compare(data[:PageSize], r.Image+uint64(done))
-				}
-				if err != nil {
-					c.note(fmt.Errorf("page %d, which is to be image page %d: %w", page+done, r.Image+uint64(done), err))
-				}
-				done++
+			image := r.Image + uint64(page-begin)
+			err := pages.failed[i]
+			if err == nil {
+				err = c.compare(&pages.digests[i], image)
+			}
+			if err != nil {
+				c.note(fmt.Errorf("page %d, which is to be image page %d: %w", page, image, err))
 			}
 		}
 	}
@@ -116,9 +116,9 @@ func (c *hotCheck) note(err error) {
 	}
 }
 
-// compare returns an error unless content is that of a page of the image. A page whose pack is missing or damaged, which is another
+// compare returns an error unless a page of the image has this digest. A page whose pack is missing or damaged, which is another
 // finding, cannot be told.
-func (c *hotCheck) compare(content []byte, page uint64) error {
+func (c *hotCheck) compare(digest *Digest, page uint64) error {
 	at, err := c.image.locate(page, 1)
 	if err != nil {
 		return err
@@ -138,8 +138,7 @@ func (c *hotCheck) compare(content []byte, page uint64) error {
 	if !sound {
 		return nil
 	}
-	digest := Digest(sha256.Sum256(content))
-	if ok, err := p.mapped.HasDigest(at.page, &digest); err == nil && !ok {
+	if ok, err := p.mapped.HasDigest(at.page, digest); err == nil && !ok {
 		return corruptf("page has SHA-256 %s, which is another", digest)
 	}
 	return nil

@@ -39,17 +39,32 @@ func (v *verifier) checkPartial(ctx context.Context, c *namespaceCheck, name par
 		return err
 	}
 	defer f.Close()
-	for page := range p.Pages {
-		if !p.Present(page) {
+	tables, err := p.Tables(f)
+	if err != nil {
+		v.badPack(c, name.id, classify(err))
+		return nil
+	}
+	pages := newHashedPages(int(min(chunkPages, p.Pages)))
+	for first := uint32(0); first < p.Pages; {
+		n := uint32(0)
+		for n < chunkPages && first+n < p.Pages && p.Present(first+n) {
+			n++
+		}
+		if n == 0 {
+			first++
 			continue
 		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := p.CheckPage(f, page); err != nil {
-			v.badPage(c, name.id, page, classify(err))
+		pages.read(f, pack.Offset(first), int(n))
+		for i := range n {
+			if err := pages.check(int(i), tables, first+i); err != nil {
+				v.badPage(c, name.id, first+i, classify(err))
+			}
 		}
-		v.done(1, 0)
+		v.done(int(n), 0)
+		first += n
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 
+	"thaw/internal/pagehash"
 	"thaw/pagestore/internal/pack"
 )
 
@@ -27,13 +28,7 @@ func Nodes(kind Kind, digests []byte) []byte {
 }
 
 // Digests appends the SHA-256s of pages to b.
-func Digests(b, pages []byte) []byte {
-	for ; len(pages) > 0; pages = pages[pack.PageSize:] {
-		d := sha256.Sum256(pages[:pack.PageSize])
-		b = append(b, d[:]...)
-	}
-	return b
-}
+func Digests(b, pages []byte) []byte { return pagehash.Append(b, pages) }
 
 // Verify returns an error that wraps [ErrCorrupt] unless content is that of the frame.
 func (x *Index) Verify(frame int, content []byte) error {

@@ -297,7 +297,7 @@ func TestPagesAreComparedWithTheirSumsOnce(t *testing.T) {
 		t.Error("Bytes are not those of the file")
 	}
 	got := make([]byte, pack.PageSize)
-	if err := m.ReadAt(got, 4); err != nil || !bytes.Equal(got, testPage('e')) {
+	if _, err := m.ReadAt(got, m.Offset(4)); err != nil || !bytes.Equal(got, testPage('e')) {
 		t.Errorf("ReadAt: %v", err)
 	}
 }

@@ -120,8 +120,5 @@ func (m *Mapped) Stream(page uint32, n int) {
 	mapping.Populate(m.Bytes(page, n))
 }
 
-// ReadAt reads pages as the file has them now, for a verifier: b is whole pages.
-func (m *Mapped) ReadAt(b []byte, page uint32) error {
-	_, err := m.file.ReadAt(b, m.Offset(page))
-	return err
-}
+// ReadAt implements [io.ReaderAt] with what the file has now, for a verifier.
+func (m *Mapped) ReadAt(b []byte, off int64) (n int, err error) { return m.file.ReadAt(b, off) }

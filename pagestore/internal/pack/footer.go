@@ -9,7 +9,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Footer is the tables of a pack, read and checked. It is immutable.
+// Footer is the tables of a pack, read and, unless they are [Presence.Tables], checked. It is immutable.
 type Footer struct {
 	// ID is the name that the tables give the pack.
 	ID ID

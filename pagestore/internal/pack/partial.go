@@ -272,11 +272,29 @@ func (p *Partial) Present(page, end uint32) (n int) {
 // settle finds out whether a doubtful page is here.
 func (p *Partial) settle(page uint32) bool {
 	state := byte(missing)
-	if (&Presence{Pages: p.pages}).CheckPage(p.write, page) == nil {
+	if p.agrees(page) {
 		state = present
 	}
 	_, err := p.state.WriteAt([]byte{state}, statesOff(p.pages)+int64(page))
 	return err == nil && state == present
+}
+
+// agrees reports whether a page of the file, its digest and its sum go together.
+func (p *Partial) agrees(page uint32) bool {
+	var content [PageSize]byte
+	var digest Digest
+	var sum [sumSize]byte
+	for _, part := range []struct {
+		b   []byte
+		off int64
+	}{
+		{content[:], Offset(page)}, {digest[:], p.digestOff(page)}, {sum[:], p.sumOff(page)},
+	} {
+		if _, err := p.write.ReadAt(part.b, part.off); err != nil {
+			return false
+		}
+	}
+	return sha256.Sum256(content[:]) == digest && Sum(content[:]) == binary.LittleEndian.Uint64(sum[:])
 }
 
 func (p *Partial) digestOff(page uint32) int64 { return Offset(p.pages) + int64(page)*digestSize }
