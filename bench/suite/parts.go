@@ -2,7 +2,6 @@ package suite
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -16,6 +15,7 @@ import (
 
 	"thaw/bench/baseline"
 	"thaw/bench/result"
+	"thaw/internal/pagehash"
 )
 
 // partsPages is how many pages a thread takes at a time, as an import does: 1 MiB stays in the caches of a core.
@@ -24,7 +24,7 @@ const partsPages = 256
 // partsReserve is how many bytes of the file are reserved at a time, as by the store: blocks that are reserved one by one cost more.
 const partsReserve = 16 << 20
 
-// parts does to the pages what whoever stores them has to do, and nothing else: it reads them, hashes them, computes the sums of the new
+// parts does to the pages what whoever stores them has to do, and nothing else: it reads them, hashes them as a store does, computes the sums of the new
 // ones and writes those, each to a place that is known from the start. As in an import so many workers hash at a time, and two others may
 // read and write beside them if there are cores for that. Nobody looks for a page, nobody waits for another's, and no disk is asked for
 // anything.
@@ -65,10 +65,9 @@ func (c *importCase) parts(context.Context) (_ []result.Observation, err error) 
 // part does that to pages [first, end). buf has room for them, hashing for those who may hash at a time.
 func (c *importCase) part(f *os.File, first, end uint64, buf []byte, hashing chan struct{}) error {
 	buf = buf[:copy(buf, c.data[first*page:end*page])]
+	var digests [partsPages][pagehash.Size]byte
 	hashing <- struct{}{}
-	for i := 0; i < len(buf); i += page {
-		sha256.Sum256(buf[i:][:page])
-	}
+	pagehash.Sum(digests[:end-first], buf, nil)
 	<-hashing
 	fresh := uint64(0)
 	for p := first; p < end; p++ {

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"thaw/internal/pagehash"
 	"thaw/pagestore/blob/peer"
 )
 
@@ -179,12 +180,7 @@ func Stream(ctx context.Context, c *peer.Client, key string) (int64, error) {
 // compare returns an error unless the frame's node is the one wanted: the hash of the hashes of its pages.
 func compare(content, node []byte) error {
 	var digests [pieceBytes / page * sha256.Size]byte
-	all := digests[:0]
-	for ; len(content) > 0; content = content[page:] {
-		d := sha256.Sum256(content[:page])
-		all = append(all, d[:]...)
-	}
-	if got := sha256.Sum256(all); string(got[:]) != string(node) {
+	if got := sha256.Sum256(pagehash.Append(digests[:0], content)); string(got[:]) != string(node) {
 		return fmt.Errorf("a frame's node is %x, want %x", got, node)
 	}
 	return nil
