@@ -41,6 +41,9 @@ type Options struct {
 	// Default: restore.DefaultHold. Negative: not at all.
 	Hold time.Duration
 
+	// HoldFar is Hold of sessions whose snapshot is not all here. Default: restore.DefaultHoldFar. Negative: not at all.
+	HoldFar time.Duration
+
 	// RecordShare is the share of restores of snapshots, from 0 to 1, in which the recorder watches what is touched, for the working sets
 	// to learn. They are slower: each page that is not in the set faults by itself. Of a snapshot
 	// with fewer than three recordings it is a quarter. Default: 0.02. Negative: none.
@@ -97,6 +100,9 @@ func (o *Options) setDefaults() error {
 	}
 	if o.RecordShare == 0 {
 		o.RecordShare = 0.02
+	}
+	if o.HoldFar == 0 {
+		o.HoldFar = restore.DefaultHoldFar
 	}
 	if o.History == 0 {
 		o.History = 64

@@ -106,7 +106,7 @@ func (d *Daemon) open(ctx context.Context, r *control.SessionRequest) (_ *sessio
 	}
 	s.pages, err = restore.NewSession(&restore.Options{
 		Source: s.origin.source, Server: d.server, Stream: stream, Rate: r.RateBytesPerSecond, Failure: d.opts.Failure,
-		Hold: s.hold(d.opts.Hold), Quiet: s.quiet(), SinglePages: s.record != nil, Guard: d.opts.Guard, Logger: s.log, Metrics: d.faults, Added: s.added, Demanded: s.record.demand(),
+		Hold: s.hold(&d.opts), Quiet: s.quiet(), SinglePages: s.record != nil, Guard: d.opts.Guard, Logger: s.log, Metrics: d.faults, Added: s.added, Demanded: s.record.demand(),
 	})
 	if err != nil {
 		return nil, err
@@ -234,11 +234,14 @@ func (s *session) added(p restore.ProcessInfo) {
 }
 
 // hold is how long the processes are held at most.
-func (s *session) hold(usual time.Duration) time.Duration {
-	if s.record != nil {
+func (s *session) hold(opts *Options) time.Duration {
+	switch {
+	case s.record != nil:
 		return recordHold
+	case s.origin.partly:
+		return opts.HoldFar
 	}
-	return usual
+	return opts.Hold
 }
 
 // quiet is how long nothing is streamed; 0: as long as is usual.

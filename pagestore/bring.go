@@ -44,9 +44,13 @@ func (im *Image) bring(ctx context.Context, p *openPack, page uint64, at locatio
 		if first == end || class == Demand && have > 0 {
 			return have, nil
 		}
+		if have > 0 && im.hasArrived(page+uint64(have)) {
+			return have, nil // the next ones are at hand elsewhere
+		}
 		if !waited {
 			waited = true
 			if im.awaitHot(ctx, page+uint64(have)) {
+				im.awaitPacks(ctx)
 				continue
 			}
 		}
@@ -104,7 +108,7 @@ const aheadStep = 2048
 func (im *Image) fetchAhead(r prefetchRequest, stop func() bool) {
 	if st := im.stream.Load(); st != nil {
 		select {
-		case <-st.done:
+		case <-st.ended:
 		case <-im.ctx.Done():
 		}
 	}
@@ -155,6 +159,7 @@ func (im *Image) Bring(ctx context.Context, page, n uint64, class Class) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(im.ctx, func() { cancel(context.Cause(im.ctx)) })()
+	im.awaitPacks(ctx)
 	for n > 0 {
 		at, err := im.locate(page, int(min(n, aheadStep)))
 		if err != nil {
@@ -186,6 +191,7 @@ func (im *Image) Mirror(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(im.ctx, func() { cancel(context.Cause(im.ctx)) })()
+	im.awaitPacks(ctx)
 	for i, p := range im.packs {
 		if p == nil {
 			return fmt.Errorf("pack %s: %w", im.ids[i], im.packErrs[i])

@@ -70,5 +70,5 @@
 //
 // Import and Verify wait for those that they start. A Store starts one more with the first prefetch of packs, one with the first
 // of a hot file, and four with the first of pages that may have to come from the origin. One runs for each snapshot whose hot pages are coming
-// in, one while a partial pack is finished, and one while the bound of Options.RemoteBytes is looked at. Close ends them and waits.
+// in, or getting to their packs, one while a partial pack is finished, and one while the bound of Options.RemoteBytes is looked at. Close ends them and waits.
 package pagestore

@@ -2,9 +2,11 @@ package pagestore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"thaw/pagestore/internal/frame"
@@ -58,6 +60,9 @@ func (h *RemoteHot) SetNodes(nodes []byte) error {
 
 // Missing reports whether pages of a frame are missing.
 func (h *RemoteHot) Missing(number int) bool {
+	if h.stream.has(uint32(number)) {
+		return false
+	}
 	parts, err := h.parts(number)
 	if err != nil {
 		return true
@@ -71,7 +76,8 @@ func (h *RemoteHot) Missing(number int) bool {
 	return false
 }
 
-// Admit puts the pages of a frame, which are copied, where they belong in their packs. They are checked as those of [RemotePack.Admit].
+// Admit takes the pages of a frame, which are copied. They are checked as those of [RemotePack.Admit]; their images have them from then on, and their packs
+// soon.
 func (h *RemoteHot) Admit(number int, content []byte) error {
 	if err := h.admit(number, content); err != nil {
 		return fmt.Errorf("admit frame %d of the hot pages of %s: %w", number, h.Snapshot, err)
@@ -89,20 +95,10 @@ func (h *RemoteHot) admit(number int, content []byte) error {
 	if err != nil {
 		return err
 	}
-	parts, err := h.parts(number)
-	if err != nil {
-		return err
-	}
-	for _, part := range parts {
-		n := part.at.n
-		if p := h.image.packs[part.at.pack]; p != nil && p.partial() {
-			if err := p.remote.admit(part.at.page, content[:n*PageSize], digests[:n*frame.NodeSize]); err != nil {
-				return err
-			}
-		}
-		content, digests = content[n*PageSize:], digests[n*frame.NodeSize:]
-	}
-	return nil
+	if a := h.stream.here.Load(); a != nil && a.put(number, content, digests) == nil {
+		return nil
+	} // else the disk is full, or will say what is wrong with it
+	return h.place(number, content, digests)
 }
 
 // parts returns where the pages of a frame belong, in its order.
@@ -133,20 +129,31 @@ type streamKey struct {
 	digest Digest // of the manifest
 }
 
-// hotStream is the hot pages of a stub that are coming in, once for all images of a Store. It ends when they are here, when the origin has
-// failed, or when nobody is interested any more.
+// hotStream is the hot pages of a stub that are coming in, once for all images of a Store. It is done when they are here, when the origin has
+// failed, or when nobody is interested any more, and has ended when what came is in its packs.
 type hotStream struct {
 	key    streamKey
 	table  *hot.Table
 	images int // that are interested; protected by Store.mu
+	users  int // of here: the images, and who brings and settles; protected by Store.mu
 	cancel context.CancelCauseFunc
-	done   chan struct{} // closed when it has ended
+	done   chan struct{} // closed when nothing comes any more
 	err    error         // then: why not all is here
+	ended  chan struct{} // closed when what came is in its packs, or cannot be put there
+
+	came pageset.Set              // frames that are here
+	here atomic.Pointer[arrivals] // nil: nothing is to come, or it goes to the packs at once
 
 	mu      sync.Mutex
-	arrived pageset.Set   // frames; protected by mu
 	changed chan struct{} // closed with the next frame; protected by mu
 	late    bool          // a page was waited for in vain, and nothing has come since; protected by mu
+}
+
+func newStream(key streamKey, t *hot.Table) *hotStream {
+	return &hotStream{
+		key: key, table: t, users: 1, came: pageset.New(hotFrames(t.Pages())),
+		done: make(chan struct{}), ended: make(chan struct{}), changed: make(chan struct{}),
+	}
 }
 
 // openRemoteHot reads which pages the hot object of a stub has. That there is none of use is no error.
@@ -178,21 +185,20 @@ func (im *Image) joinHot() *hotStream {
 	var ctx context.Context
 	if st == nil {
 		first = true
-		st = &hotStream{
-			key: key, table: im.hotTable, done: make(chan struct{}), changed: make(chan struct{}),
-			arrived: pageset.New((im.hotTable.Pages() + frame.HotPages - 1) / frame.HotPages),
-		}
+		st = newStream(key, im.hotTable)
 		ctx, st.cancel = context.WithCancelCause(s.ctx)
 		s.mu.streams[key] = st
 	}
 	st.images++
+	st.users++
 	im.stream.Store(st)
 	s.mu.Unlock()
 	if had != nil {
 		s.leaveStream(had)
 	}
-	if first && !s.background(func(context.Context) { st.run(ctx, s) }) {
-		s.endStream(st, ErrClosed)
+	if first && !s.background(func(storeCtx context.Context) { st.run(ctx, storeCtx, s) }) {
+		s.doneStream(st, ErrClosed)
+		s.endStream(st)
 	}
 	return st
 }
@@ -207,52 +213,96 @@ func (im *Image) leaveHot() {
 func (s *Store) leaveStream(st *hotStream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if st.images--; st.images > 0 {
-		return
+	if st.images--; st.images == 0 && !st.succeeded() {
+		st.cancel(ErrClosed)
+		s.forgetStreamLocked(st)
 	}
-	st.cancel(ErrClosed)
+	s.leaveArrivalsLocked(st)
+}
+
+func (s *Store) forgetStreamLocked(st *hotStream) {
 	if s.mu.streams[st.key] == st {
 		delete(s.mu.streams, st.key)
 	}
 }
 
-// endStream wakes those who wait.
-func (s *Store) endStream(st *hotStream, err error) {
-	st.err = err
-	s.mu.Lock()
-	if s.mu.streams[st.key] == st {
-		delete(s.mu.streams, st.key)
+func (s *Store) leaveArrivalsLocked(st *hotStream) {
+	if st.users--; st.users > 0 {
+		return
 	}
-	s.mu.Unlock()
+	if a := st.here.Load(); a != nil {
+		_ = a.close() // a file without a name
+	}
+}
+
+// doneStream says that nothing comes any more. Who is interested after an error asks anew.
+func (s *Store) doneStream(st *hotStream, err error) {
+	st.err = err
+	if err != nil {
+		s.mu.Lock()
+		s.forgetStreamLocked(st)
+		s.mu.Unlock()
+	}
 	close(st.done)
 }
 
-// run brings the pages. It has a lease of its own: the image that was the first to ask may be closed before others are.
-func (st *hotStream) run(ctx context.Context, s *Store) {
-	err := st.bring(ctx, s)
-	if err != nil && ctx.Err() == nil {
-		s.opts.Logger.Warn("hot pages did not come in one piece: they come one by one", "snapshot", st.key.name.String(), "err", err)
-	}
-	s.endStream(st, err)
+// endStream wakes those who wait for packs.
+func (s *Store) endStream(st *hotStream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forgetStreamLocked(st)
+	s.leaveArrivalsLocked(st)
+	close(st.ended)
 }
 
-func (st *hotStream) bring(ctx context.Context, s *Store) error {
+// run brings the pages until ctx ends, and settles those that came until the store is closed. It has a lease of its own: the image that was the first to ask may be closed before
+// others are.
+func (st *hotStream) run(ctx, storeCtx context.Context, s *Store) {
+	defer s.endStream(st)
+	h, snap, err := st.open(s)
+	if err == nil {
+		defer snap.Close()
+		err = st.bring(ctx, s, h)
+	}
+	log := s.opts.Logger.With("snapshot", st.key.name.String())
+	if err != nil && ctx.Err() == nil {
+		log.Warn("hot pages did not come in one piece: they come one by one", "err", err)
+	}
+	s.doneStream(st, err)
+	a := st.here.Load()
+	if a == nil {
+		return
+	}
+	giveWay() // a process may have begun to run
+	if err := h.settle(storeCtx, a); err != nil && storeCtx.Err() == nil {
+		log.Warn("hot pages have come, but will have to come again for the next restore", "err", err)
+	}
+}
+
+// open leases the snapshot.
+func (st *hotStream) open(s *Store) (_ *RemoteHot, _ *Snapshot, err error) {
 	snap, err := s.Snapshot(st.key.name)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	defer snap.Close()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, snap.Close())
+		}
+	}()
 	if snap.Digest() != st.key.digest || snap.remote == nil || snap.remote.Hot == nil {
-		return fmt.Errorf("%w: another one has its name now", ErrNotFound)
+		return nil, nil, fmt.Errorf("%w: another one has its name now", ErrNotFound)
 	}
 	im, err := snap.Image()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	h := &RemoteHot{
-		Snapshot: st.key.name, Manifest: st.key.digest, Pages: st.table.Pages(), Root: snap.remote.Hot.Root,
-		image: im, table: st.table, stream: st,
-	}
+	return &RemoteHot{
+		Snapshot: st.key.name, Manifest: st.key.digest, Pages: st.table.Pages(), Root: snap.remote.Hot.Root, image: im, table: st.table, stream: st,
+	}, snap, nil
+}
+
+func (st *hotStream) bring(ctx context.Context, s *Store, h *RemoteHot) error {
 	missing := false
 	for i := range h.Frames() {
 		if h.Missing(i) {
@@ -264,18 +314,27 @@ func (st *hotStream) bring(ctx context.Context, s *Store) error {
 	if !missing {
 		return nil
 	}
+	a, err := newArrivals(h.image.ns.partial(), h.Pages)
+	if err != nil {
+		s.opts.Logger.Debug("hot pages go to their packs as they come", "snapshot", h.Snapshot.String(), "err", err)
+	} else {
+		st.here.Store(a)
+	}
 	return s.opts.Origin.FetchHot(ctx, h)
 }
 
 // note says that a frame is here.
 func (st *hotStream) note(number int) {
+	st.came.Add(uint32(number))
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.arrived.Add(uint32(number))
 	st.late = false
 	close(st.changed)
 	st.changed = make(chan struct{})
 }
+
+// has reports whether a frame is here.
+func (st *hotStream) has(number uint32) bool { return st.came.Has(number) }
 
 // succeeded reports whether the stream has ended, and all is here.
 func (st *hotStream) succeeded() bool {
@@ -301,8 +360,9 @@ func (im *Image) awaitHot(ctx context.Context, page uint64) bool {
 	defer patience.Stop()
 	for {
 		st.mu.Lock()
-		arrived, changed, late := st.arrived.Has(at/frame.HotPages), st.changed, st.late
+		changed, late := st.changed, st.late
 		st.mu.Unlock()
+		arrived := st.has(at / frame.HotPages)
 		if arrived || late {
 			return arrived
 		}
@@ -321,7 +381,24 @@ func (im *Image) awaitHot(ctx context.Context, page uint64) bool {
 	}
 }
 
-// Warm waits until the hot pages of a stub are here: those that a restore wants first. Where there are none, or all are here, it does
+// awaitPacks waits until hot pages that have come are in their packs. Those that are still to come it does not wait for.
+func (im *Image) awaitPacks(ctx context.Context) {
+	st := im.stream.Load()
+	if st == nil {
+		return
+	}
+	select {
+	case <-st.done:
+	default:
+		return
+	}
+	select {
+	case <-st.ended:
+	case <-ctx.Done():
+	}
+}
+
+// Warm waits until the hot pages of a stub are here, in their packs: those that a restore wants first. Where there are none, or all are here, it does
 // nothing. Errors are those of the origin, [ErrClosed], and those of ctx.
 func (im *Image) Warm(ctx context.Context) error {
 	st := im.joinHot()
@@ -332,7 +409,7 @@ func (im *Image) Warm(ctx context.Context) error {
 		return nil
 	}
 	select {
-	case <-st.done:
+	case <-st.ended:
 		if st.err != nil {
 			return fmt.Errorf("warm %s: %w", im.name, classify(st.err))
 		}

@@ -135,7 +135,12 @@ func (im *Image) Ready(page uint64, limit int) (data []byte, n int) {
 			return data, n
 		}
 	}
-	return im.readyStored(page, limit)
+	if data, n = im.readyStored(page, limit); n == 0 && im.stream.Load() != nil {
+		if at, err := im.locate(page, limit); err == nil && im.packs[at.pack] != nil {
+			return im.arrived(page, at)
+		}
+	}
+	return data, n
 }
 
 // readyStored is Ready from the packs.
@@ -181,6 +186,11 @@ func (im *Image) load(page uint64, limit int, copied bool) (data []byte, n int, 
 		return nil, 0, im.pageError(page, at, im.packErrs[at.pack])
 	}
 	if p.partial() {
+		if copied {
+			if data, n = im.loadArrived(page, at); n > 0 {
+				return data, n, nil
+			}
+		}
 		n, err = im.loadRemote(p, page, at, limit)
 		return p.mapped.Bytes(at.page, n), n, err
 	}

@@ -27,7 +27,7 @@ func newDaemon(o *serveOptions, store *pagestore.Store, n *node.Node, g restore.
 	opts := &daemon.Options{
 		Server: restore.ServerOptions{Readers: o.readers, Wait: wait},
 		Store:  store, RunDir: o.runDir, Version: cli.Version, ConnectTimeout: o.connectTimeout,
-		MaxSessions: o.maxSessions, History: o.history, ReadAhead: int64(readAhead), Hold: o.hold, RecordShare: o.recordShare, Guard: g, Failure: failure, Logger: log,
+		MaxSessions: o.maxSessions, History: o.history, ReadAhead: int64(readAhead), Hold: o.hold, HoldFar: o.holdFar, RecordShare: o.recordShare, Guard: g, Failure: failure, Logger: log,
 	}
 	if n != nil {
 		opts.Remote = n
@@ -41,6 +41,9 @@ func newDaemon(o *serveOptions, store *pagestore.Store, n *node.Node, g restore.
 	}
 	if opts.Hold == 0 {
 		opts.Hold = -1
+	}
+	if opts.HoldFar == 0 {
+		opts.HoldFar = -1
 	}
 	if opts.RecordShare == 0 {
 		opts.RecordShare = -1
