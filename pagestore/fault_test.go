@@ -143,8 +143,8 @@ var operations = []operation{
 }
 
 var (
-	oldSet = WorkingSet{Hint: []byte("old"), Order: []PageRun{{90, 5}, {3, 30}, {60, 1}}}
-	newSet = WorkingSet{Hint: []byte("newer"), Order: []PageRun{{7, 1}, {50, 40}, {0, 3}}}
+	oldSet = WorkingSet{Hint: []byte("old"), Order: []PageRun{{90, 5}, {3, 30}, {60, 1}}, Far: []PageRun{{90, 5}, {3, 40}}}
+	newSet = WorkingSet{Hint: []byte("newer"), Order: []PageRun{{7, 1}, {50, 40}, {0, 3}}, Far: []PageRun{{7, 60}}}
 )
 
 func withOldSet(t *testing.T, s *Store) func() {
@@ -167,6 +167,9 @@ func checkSets(from, to WorkingSet) func(s *Store, done bool) error {
 		}
 		if !slices.Equal(got.Order, to.Order) && (done || !slices.Equal(got.Order, from.Order)) {
 			return fmt.Errorf("copy has pages %v, which were %v and become %v", got.Order, from.Order, to.Order)
+		}
+		if !slices.Equal(got.Far, to.Far) && (done || !slices.Equal(got.Far, from.Far)) {
+			return fmt.Errorf("pages for elsewhere are %v, which were %v and become %v", got.Far, from.Far, to.Far)
 		}
 		return nil
 	}

@@ -181,6 +181,9 @@ func workingSetOf(s *Store, name string) (w WorkingSet, err error) {
 			w.Order = append(w.Order, PageRun{r.Image, uint64(r.Pages)})
 		}
 	}
+	if w.Far, _, err = snap.readHotOrder(hotOrderFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return w, err
+	}
 	return w, nil
 }
 

@@ -166,8 +166,8 @@ func (s *Snapshot) hotTable() (*hot.Table, error) {
 	return t, nil
 }
 
-// HotOrder returns which pages of the image have a packed copy, here or afar, in the order of that: the runs, and the form in which an
-// [Adoption] takes them. Both are nil if there is no copy.
+// HotOrder returns which pages of the image come as one object where the snapshot is restored from elsewhere, in their order: the runs, and the form in which an
+// [Adoption] takes them. They are those that SetWorkingSet was given for that, or those that have a packed copy, here or afar. Both are nil if there are none.
 func (s *Snapshot) HotOrder() (runs []PageRun, encoded []byte, err error) {
 	runs, encoded, err = s.hotOrder()
 	if err != nil {
@@ -177,22 +177,37 @@ func (s *Snapshot) HotOrder() (runs []PageRun, encoded []byte, err error) {
 }
 
 func (s *Snapshot) hotOrder() (runs []PageRun, encoded []byte, err error) {
-	var t *hot.Table
-	f, err := s.openBeside(hotFile)
-	switch {
-	case err == nil:
-		encoded, err = hot.ReadHead(f)
-		err = errors.Join(err, f.Close())
-	case errors.Is(err, fs.ErrNotExist):
+	if s.remote == nil {
+		runs, encoded, err = s.readHotOrder(hotOrderFile)
+		switch {
+		case err == nil:
+			return runs, encoded, nil
+		case !errors.Is(err, fs.ErrNotExist):
+			s.store.opts.Logger.Warn("order of pages for restores elsewhere is not used", "snapshot", s.info.Name.String(), "err", err)
+		}
+	}
+	runs, encoded, err = s.readHotOrder(hotFile)
+	if errors.Is(err, fs.ErrNotExist) {
 		if s.remote == nil || s.remote.Hot == nil {
 			return nil, nil, nil
 		}
-		encoded, err = readLimited(filepath.Join(filepath.Dir(s.SkeletonDir()), hotOrderFile), hot.MaxHeadSize)
+		return s.readHotOrder(hotOrderFile)
 	}
+	return runs, encoded, err
+}
+
+// readHotOrder reads the head of a hot file, or the file that is only that.
+func (s *Snapshot) readHotOrder(name string) (runs []PageRun, encoded []byte, err error) {
+	f, err := s.openBeside(name)
 	if err != nil {
 		return nil, nil, err
 	}
-	if t, err = hot.ParseHead(encoded, s.info.Digest, s.manifest.ImagePages()); err != nil {
+	encoded, err = hot.ReadHead(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, nil, err
+	}
+	t, err := hot.ParseHead(encoded, s.info.Digest, s.manifest.ImagePages())
+	if err != nil {
 		return nil, nil, err
 	}
 	for i := range t.Runs() {

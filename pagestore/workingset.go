@@ -32,6 +32,10 @@ type WorkingSet struct {
 	// Order is the pages that a restore wants first, in that order: a second copy of them is kept for [Image.PrefetchHot]. Pages that
 	// are zero are skipped, and of a page that comes twice the first counts. Empty for no copy.
 	Order []PageRun
+	// Far is the pages that come first, as one object, where the snapshot is restored from elsewhere, in that order: those that lie together in packs can
+	// be among them, which as a second copy here would be of no use. Only the list is kept. Empty for those of Order. Of a stub, whose object is
+	// what it is, it is not kept.
+	Far []PageRun
 }
 
 // PageRun is Pages pages of an image from Image on.
@@ -74,6 +78,12 @@ func (s *Snapshot) setWorkingSet(ctx context.Context, w WorkingSet) error {
 	c := &workingSetChange{image: im, hint: w.Hint, parts: []string{hotFile, hintFile}}
 	if c.runs, err = im.hotRuns(w.Order); err != nil {
 		return err
+	}
+	if s.remote == nil {
+		c.parts = []string{hotFile, hotOrderFile, hintFile}
+		if c.far, err = im.hotRuns(w.Far); err != nil {
+			return err
+		}
 	}
 	return s.change(ctx, c)
 }
@@ -131,6 +141,7 @@ type workingSetChange struct {
 	parts []string // names of the files that are replaced, or deleted where there is nothing new
 	hint  []byte
 	runs  []hot.Run // of image
+	far   []hot.Run // of image
 	image *Image
 
 	fs  durable.FS
@@ -141,7 +152,7 @@ type workingSetChange struct {
 
 // stage writes the new files, if there are any, to the staging folder.
 func (c *workingSetChange) stage(ctx context.Context, s *Snapshot) error {
-	if len(c.hint) == 0 && len(c.runs) == 0 {
+	if len(c.hint) == 0 && len(c.runs) == 0 && len(c.far) == 0 {
 		return ctx.Err()
 	}
 	if err := c.fs.Mkdir(c.dir); err != nil {
@@ -152,6 +163,16 @@ func (c *workingSetChange) stage(ctx context.Context, s *Snapshot) error {
 			return err
 		}
 		c.staged = append(c.staged, hotFile)
+	}
+	if len(c.far) > 0 {
+		head, _, err := hot.Encode(s.info.Digest, c.image.Pages(), c.far)
+		if err == nil {
+			err = durable.Write(c.fs, filepath.Join(c.dir, hotOrderFile), head)
+		}
+		if err != nil {
+			return err
+		}
+		c.staged = append(c.staged, hotOrderFile)
 	}
 	if len(c.hint) > 0 {
 		if err := durable.Write(c.fs, filepath.Join(c.dir, hintFile), c.hint); err != nil {

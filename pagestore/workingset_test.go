@@ -26,13 +26,13 @@ func TestWorkingSetIsKeptUntilItIsReplaced(t *testing.T) {
 		name      string
 		set, want WorkingSet
 	}{
-		{"hint and pages", WorkingSet{[]byte("one"), []PageRun{{60, 3}, {5, 1}}}, WorkingSet{[]byte("one"), []PageRun{{60, 3}, {5, 1}}}},
-		{"pages only", WorkingSet{nil, []PageRun{{1, 1}}}, WorkingSet{nil, []PageRun{{1, 1}}}},
+		{"hint and pages", WorkingSet{Hint: []byte("one"), Order: []PageRun{{60, 3}, {5, 1}}}, WorkingSet{Hint: []byte("one"), Order: []PageRun{{60, 3}, {5, 1}}}},
+		{"pages only", WorkingSet{Order: []PageRun{{1, 1}}}, WorkingSet{Order: []PageRun{{1, 1}}}},
 		{"a hint only", WorkingSet{Hint: []byte{0}}, WorkingSet{Hint: []byte{0}}},
-		{"zeros are left out", WorkingSet{nil, []PageRun{{68, 5}}}, WorkingSet{nil, []PageRun{{68, 2}, {72, 1}}}},
-		{"zeros alone are nothing", WorkingSet{nil, []PageRun{{70, 2}}}, WorkingSet{}},
-		{"runs that follow each other are one", WorkingSet{nil, []PageRun{{5, 2}, {7, 0}, {7, 60}}}, WorkingSet{nil, []PageRun{{5, 62}}}},
-		{"the first of two counts", WorkingSet{nil, []PageRun{{9, 1}, {8, 4}, {8, 4}}}, WorkingSet{nil, []PageRun{{9, 1}, {8, 1}, {10, 2}}}},
+		{"zeros are left out", WorkingSet{Order: []PageRun{{68, 5}}}, WorkingSet{Order: []PageRun{{68, 2}, {72, 1}}}},
+		{"zeros alone are nothing", WorkingSet{Order: []PageRun{{70, 2}}}, WorkingSet{}},
+		{"runs that follow each other are one", WorkingSet{Order: []PageRun{{5, 2}, {7, 0}, {7, 60}}}, WorkingSet{Order: []PageRun{{5, 62}}}},
+		{"the first of two counts", WorkingSet{Order: []PageRun{{9, 1}, {8, 4}, {8, 4}}}, WorkingSet{Order: []PageRun{{9, 1}, {8, 1}, {10, 2}}}},
 		{"nothing", WorkingSet{}, WorkingSet{}},
 	}
 	for _, tt := range tests {
@@ -353,5 +353,57 @@ func TestLargeCopyIsThatOfItsPages(t *testing.T) {
 		if !slices.Equal(content[i*PageSize:][:PageSize], pageOf(m[page])) {
 			t.Fatalf("page %d of the file is not image page %d", i, page)
 		}
+	}
+}
+
+func TestOrderForElsewhere(t *testing.T) {
+	far := newStore(t)
+	m := append(seeds(1, 100), make(memory, 10)...)
+	mustImport(t, far, "a", m)
+	order := func(s *Store) []PageRun {
+		t.Helper()
+		runs, _, err := mustOpen(t, s, "a").HotOrder()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return runs
+	}
+	w := WorkingSet{Order: []PageRun{{50, 5}}, Far: []PageRun{{50, 5}, {0, 40}, {98, 7}, {52, 1}}}
+	if err := setWorkingSet(t.Context(), far, "a", w); err != nil {
+		t.Fatal(err)
+	}
+	want := []PageRun{{50, 5}, {0, 40}, {98, 2}} // neither zeros nor a page twice
+	if got := order(far); !slices.Equal(got, want) {
+		t.Errorf("order is %v, want %v", got, want)
+	}
+	// A stub has it, and keeps it: its hot object is what it is.
+	s := emptyStore(t, t.TempDir(), newStoreOrigin(far), Options{})
+	mustAdopt(t, s, far, "a")
+	if err := setWorkingSet(t.Context(), s, "a", WorkingSet{Far: []PageRun{{1, 1}}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := order(s); !slices.Equal(got, want) {
+		t.Errorf("order of a stub is %v, want %v", got, want)
+	}
+	if err := mustImage(t, s, "a").Warm(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(checkImage(s, "a", m), checkVerify(t, s)); err != nil {
+		t.Error(err)
+	}
+	// A file that is of no use is done without, and so is none.
+	name := filepath.Join(far.namespace("default").snapshot("a"), hotOrderFile)
+	flipBit(t, name, 80)
+	if got := order(far); !slices.Equal(got, w.Order) {
+		t.Errorf("order with a damaged file is %v, want %v", got, w.Order)
+	}
+	if err := setWorkingSet(t.Context(), far, "a", WorkingSet{Order: w.Order}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file is there: %v", err)
+	}
+	if got := order(far); !slices.Equal(got, w.Order) {
+		t.Errorf("order without a file is %v, want %v", got, w.Order)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"time"
 
@@ -45,6 +46,7 @@ type OptimizeReport struct {
 	PagesMust   uint64        // of the image
 	PagesLikely uint64        // of the image
 	PagesPacked uint64        // of those, the ones that were written again, in the order in which they are needed
+	PagesFar    uint64        // of those, the ones that come first, as one object, where the snapshot is restored from elsewhere
 	Duration    time.Duration // of all
 }
 
@@ -191,12 +193,13 @@ func pack(ctx context.Context, store *pagestore.Store, name pagestore.Name) (_ *
 	}
 	plan := workingset.Cut(set, nil)
 	order := worthPacking(plan)
-	if err := snap.SetWorkingSet(ctx, pagestore.WorkingSet{Hint: data, Order: order}); err != nil {
+	far := worthSending(plan, order, image.Pages())
+	if err := snap.SetWorkingSet(ctx, pagestore.WorkingSet{Hint: data, Order: order, Far: far}); err != nil {
 		return nil, err
 	}
 	return &OptimizeReport{
 		Recordings: set.Learned(), PagesMust: workingset.Pages(plan.Must.Ascending), PagesLikely: workingset.Pages(plan.Likely.Ascending) + workingset.Pages(plan.Near),
-		PagesPacked: countPages(order),
+		PagesPacked: countPages(order), PagesFar: countPages(far),
 	}, nil
 }
 
@@ -205,6 +208,8 @@ const (
 	packBlock = 256
 	// packDense is from how many pages of a block on reading the block as it lies is as good.
 	packDense = packBlock * 3 / 4
+	// farShare is which part of an image, one over that, an object for restores elsewhere may be: it is a second copy of those pages, in the object store and on peers.
+	farShare = 4
 )
 
 // worthPacking returns the pages of the plan that lie scattered, in the order in which they are needed.
@@ -214,11 +219,22 @@ func worthPacking(plan *workingset.Plan) []pagestore.PageRun {
 	for _, page := range all {
 		blocks[page/packBlock]++
 	}
-	var out []pagestore.PageRun
-	for _, page := range all {
-		if blocks[page/packBlock] >= packDense {
-			continue
-		}
+	return asRuns(slices.DeleteFunc(all, func(page uint64) bool { return blocks[page/packBlock] >= packDense }))
+}
+
+// worthSending returns the pages of the plan that come as one object where the snapshot is restored from elsewhere: all of them, unless that is too
+// much of the image, and then those that are packed here. In packs pages come in frames, from peers uncompressed, with neighbors that nobody wants.
+func worthSending(plan *workingset.Plan, packed []pagestore.PageRun, imagePages uint64) []pagestore.PageRun {
+	all := plan.Order()
+	if uint64(len(all)) > imagePages/farShare {
+		return packed
+	}
+	return asRuns(all)
+}
+
+// asRuns returns pages as runs of pages that follow each other in the image.
+func asRuns(pages []uint64) (out []pagestore.PageRun) {
+	for _, page := range pages {
 		if n := len(out); n > 0 && out[n-1].Image+out[n-1].Pages == page {
 			out[n-1].Pages++
 			continue

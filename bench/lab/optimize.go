@@ -48,6 +48,7 @@ type Packed struct {
 	Must       uint64 `json:"pages_must"`   // that processes are held for
 	Likely     uint64 `json:"pages_likely"` // that follow
 	Packed     uint64 `json:"pages_packed"` // of these, the ones that were written again, in one piece
+	Far        uint64 `json:"pages_far"`    // of these, the ones that come as one object from elsewhere
 }
 
 // Pack packs the pages of a frozen container's working set.

@@ -21,7 +21,7 @@ var (
 	wireShare = result.Metric{Name: "wire-share", Unit: "ratio"}
 	// linkTime is what the working set's compressed form takes on a link of that rate.
 	linkTime = result.Metric{Name: "link-time", Unit: "ns"}
-	// packedPages is how many of the working set's pages its hot object has, hotSize what that has in the object store.
+	// packedPages is how many of the working set's pages its hot object has, hotSize what that takes there.
 	packedPages = result.Metric{Name: "packed", Unit: "pages"}
 	hotSize     = result.Metric{Name: "hot", Unit: "B"}
 	// setSize is what the whole working set has in its compressed form.

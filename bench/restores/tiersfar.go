@@ -40,7 +40,7 @@ func (w *farWorkload) sizes(a *afar) error {
 	for key, size := range objects {
 		if strings.HasPrefix(key, "v1/default/hot/"+manifest) {
 			w.hotKey, w.hotBytes = key, float64(size)
-			apart := float64(w.set.Must + w.set.Likely - w.set.Packed)
+			apart := float64(w.set.Must + w.set.Likely - w.set.Far)
 			w.setBytes = w.hotBytes + apart*pageBytes*packs/raw
 			return nil
 		}
@@ -74,7 +74,7 @@ func (w *farWorkload) add(plan *scenario.Plan, a *afar) error {
 	})
 	plan.Trials = append(plan.Trials, scenario.Trial{
 		Params: w.params("none"), Subject: recorded, MaxRepetitions: 1, Run: func(context.Context) ([]result.Observation, error) {
-			return []result.Observation{one(setPages, float64(w.set.Must+w.set.Likely)), one(packedPages, float64(w.set.Packed)), one(hotSize, w.hotBytes), one(setSize, w.setBytes)}, nil
+			return []result.Observation{one(setPages, float64(w.set.Must+w.set.Likely)), one(packedPages, float64(w.set.Far)), one(hotSize, w.hotBytes), one(setSize, w.setBytes)}, nil
 		},
 	})
 	trial(shaped.name, theLink, func(context.Context) ([]result.Observation, error) {

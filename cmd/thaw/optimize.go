@@ -63,6 +63,7 @@ type optimized struct {
 	PagesMust   uint64                     `json:"pages_must"`   // pages that processes are held for
 	PagesLikely uint64                     `json:"pages_likely"` // pages that follow
 	PagesPacked uint64                     `json:"pages_packed"` // of these, the ones that were written again
+	PagesFar    uint64                     `json:"pages_far"`    // of these, the ones that come first, as one object, where the snapshot is restored from elsewhere
 	Seconds     float64                    `json:"seconds"`
 	Runs        []*control.RecordingReport `json:"runs"`
 }
@@ -111,7 +112,7 @@ func (a *app) optimize(cmd *cobra.Command, name string, f *optimizeFlags) error 
 	if err != nil {
 		return err
 	}
-	out.Recordings, out.PagesMust, out.PagesLikely, out.PagesPacked = r.Recordings, r.PagesMust, r.PagesLikely, r.PagesPacked
+	out.Recordings, out.PagesMust, out.PagesLikely, out.PagesPacked, out.PagesFar = r.Recordings, r.PagesMust, r.PagesLikely, r.PagesPacked, r.PagesFar
 	out.Seconds = r.Duration.Seconds()
 	return a.print(out, func(w io.Writer) {
 		fmt.Fprintf(w, "%s: working set of %d recordings: %s must be there before a process runs, %s follow; %s packed; %s\n", out.Snapshot, out.Recordings,
