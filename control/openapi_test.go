@@ -94,6 +94,7 @@ var bodies = map[string]reflect.Type{
 	"TierSource":   reflect.TypeFor[TierSource](),
 	"TierClass":    reflect.TypeFor[TierClass](),
 	"TierServed":   reflect.TypeFor[TierServed](),
+	"TierMade":     reflect.TypeFor[TierMade](),
 	"TierPush":     reflect.TypeFor[TierPush](),
 	"TierCount":    reflect.TypeFor[TierCount](),
 	"SourceTier":   reflect.TypeFor[SourceTier](),

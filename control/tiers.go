@@ -83,6 +83,7 @@ type Tiers struct {
 	RemoteLimit uint64 `json:"remote_limit_bytes"`
 
 	Served TierServed `json:"served"`         // to peers
+	Made   *TierMade  `json:"made,omitempty"` // not set if nothing is made for peers before they ask, or not looked for yet
 	Push   *TierPush  `json:"push,omitempty"` // not set if new snapshots are not pushed
 }
 
@@ -131,6 +132,17 @@ type TierServed struct {
 	Requests uint64 `json:"requests"`
 	Refused  uint64 `json:"refused"` // of these: not a member, not here, too busy
 	Bytes    uint64 `json:"bytes"`
+}
+
+// TierMade says how far it has come to make, ahead of time, what peers ask for first of each snapshot.
+type TierMade struct {
+	Prepared  int    `json:"prepared"`    // snapshots for which nothing is left to be made
+	Waiting   int    `json:"waiting"`     // that are to be, or again after an error
+	LeftOut   int    `json:"left_out"`    // for which there is no room
+	Bytes     uint64 `json:"bytes"`       // of the disk that are taken, also by what was made when it was asked for
+	Limit     uint64 `json:"limit_bytes"` // of them
+	Failed    uint64 `json:"failed"`      // tries
+	LastError string `json:"last_error,omitempty"`
 }
 
 // TierPush says how far the pushing of new snapshots has come.

@@ -73,6 +73,9 @@ type Remote interface {
 	Pull(ctx context.Context, name pagestore.Name, mode control.PullMode) (*control.PullReport, error)
 	// Since returns a function that says what has come of a snapshot's pages since now, from peers and from the object store.
 	Since(snap *pagestore.Snapshot) (func() (peer, store control.TierCount), error)
+	// Restoring says that a restore has begun here; done, which may be called more than once, that it is over, or needs little any more. Meanwhile
+	// what nobody waits for is put off.
+	Restoring() (done func())
 	// Tiers tells of the places.
 	Tiers() *control.Tiers
 }

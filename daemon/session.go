@@ -43,6 +43,8 @@ type session struct {
 	serveCtx context.Context // set by serve; ends when the memory is dealt with
 	looks    sync.WaitGroup  // of goroutines that look into the processes
 
+	restored func() // tells the daemon's Remote that what else is to be done here need not be put off any more
+
 	cancel context.CancelCauseFunc // ends the context below, with the reason
 	asked  context.Context         // ends when the session is told to end; run waits for it
 	done   chan struct{}           // closed at the end of run
@@ -58,7 +60,10 @@ type session struct {
 func (d *Daemon) open(ctx context.Context, r *control.SessionRequest) (_ *session, err error) {
 	s := &session{
 		id: newID(), request: *r, created: time.Now(), patience: d.opts.ConnectTimeout, readAhead: d.opts.ReadAhead,
-		known: &d.touched, mapped: &d.mapped, done: make(chan struct{}),
+		known: &d.touched, mapped: &d.mapped, done: make(chan struct{}), restored: func() {},
+	}
+	if d.opts.Remote != nil {
+		s.restored = d.opts.Remote.Restoring()
 	}
 	if s.request.Stream == "" {
 		s.request.Stream = control.StreamAll
@@ -119,6 +124,7 @@ func (d *Daemon) open(ctx context.Context, r *control.SessionRequest) (_ *sessio
 // discard releases what open made, for a session that never runs.
 func (s *session) discard() {
 	s.cancel(nil)
+	s.restored()
 	if s.listener != nil {
 		s.listener.Close()
 	}
@@ -166,6 +172,7 @@ func (s *session) run(ctx context.Context) {
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
+	s.restored()
 	s.releaseImages()
 	s.finish(err)
 	if s.record != nil {
@@ -258,6 +265,9 @@ func (s *session) noteRunning() {
 	s.running = time.Now()
 	took := s.running.Sub(s.created)
 	s.mu.Unlock()
+	if s.request.Stream != control.StreamAll || s.request.RateBytesPerSecond > 0 {
+		s.restored() // it may go on for as long as the processes live
+	}
 	s.log.Info("processes are restored", "seconds", took.Seconds(), "processes", s.pages.Stats().Processes)
 }
 

@@ -29,7 +29,8 @@ type Config struct {
 
 	// PageDeadline is how long a page may take before whoever waits for it gets an error. Default: 30 s.
 	PageDeadline time.Duration
-	// TempDir is for what is compressed or made for others: some hundred megabytes while a node pushes. Default: [os.TempDir].
+	// TempDir is for what is compressed or made for others: some hundred megabytes while a node pushes, and PeersConfig.MadeBytes. Default:
+	// [os.TempDir].
 	TempDir string
 	// Logger gets what is worth knowing of places and peers. Default: none.
 	Logger *slog.Logger
@@ -52,6 +53,9 @@ type PeersConfig struct {
 	Static string
 	// Gossip has the members find each other. Exactly one of it and Static is set.
 	Gossip *GossipConfig
+	// MadeBytes is how much of the disk what is made for peers may take: what they ask for first of each snapshot, but for its packs. It is made
+	// ahead of time. Default: 1 GiB. Negative: it is made when they ask, and 1 GiB of it is kept.
+	MadeBytes int64
 	// Send and Receive bound the bytes a second to and from all peers together. 0: no bound.
 	Send, Receive int64
 

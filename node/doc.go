@@ -5,7 +5,7 @@
 //	object store, keys, membership     places that are known
 //	tier.Origin                        brings pages from them
 //	pagestore.Store                    with that origin
-//	tier.Shelf, peer.Server            what this store has, for peers; Run serves it
+//	tier.Shelf, peer.Server            what this store has, for peers; Run prepares and serves it
 //
 // # Who asks whom
 //
@@ -25,11 +25,11 @@
 //
 // # Goroutines
 //
-// Run has those of the peer server and of gossip, and one that pushes. A pull has one, for which the last of its callers waits. Others belong
-// to the origin and the store, which Close waits for.
+// Run has those of the peer server and of gossip, one that pushes, and one that prepares what peers will ask for. A pull has one, for which the
+// last of its callers waits. Others belong to the origin and the store, which Close waits for.
 //
 // # Lock order
 //
-//	Node.mu, health.mu, peers.mu, counts.mu, pushing.mu   look-ups; none is taken with another
-//	remoteBytes.mu                                        while bytes are counted
+//	Node.mu, health.mu, peers.mu, counts.mu, pushing.mu, preparing.mu, following.mu, restoring.mu, arrivals.mu   look-ups; none is taken with another
+//	remoteBytes.mu                                                                                               while bytes are counted
 package node

@@ -15,6 +15,7 @@ type metrics struct {
 	joined, waiting, remote, limit                                     *prometheus.Desc
 	served, servedBytes                                                *prometheus.Desc
 	pushed, pushedBytes                                                *prometheus.Desc
+	made, madeBytes, madeLimit                                         *prometheus.Desc
 }
 
 var _ prometheus.Collector = (*metrics)(nil)
@@ -44,13 +45,16 @@ func (n *Node) Collector() prometheus.Collector {
 		servedBytes: desc("thaw_peer_sent_bytes_total", "Bytes of blobs that were sent to peers."),
 		pushed:      desc("thaw_pushes_total", "Snapshots that were pushed to the object store by thawd itself, by result.", "result"),
 		pushedBytes: desc("thaw_pushed_bytes_total", "Bytes that thawd itself sent to the object store."),
+		made:        desc("thaw_peer_prepared_snapshots", "Snapshots by whether what peers ask for first is made: ready, waiting, or left_out for lack of room.", "state"),
+		madeBytes:   desc("thaw_peer_made_bytes", "Bytes of the disk that are taken by what is made for peers."),
+		madeLimit:   desc("thaw_peer_made_limit_bytes", "Bound of thaw_peer_made_bytes."),
 	}
 }
 
 // Describe implements [prometheus.Collector].
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{m.bytes, m.frames, m.requests, m.firstFrame, m.hedges, m.retries, m.wasted, m.lies, m.joined, m.waiting,
-		m.remote, m.limit, m.served, m.servedBytes, m.pushed, m.pushedBytes} {
+		m.remote, m.limit, m.served, m.servedBytes, m.pushed, m.pushedBytes, m.made, m.madeBytes, m.madeLimit} {
 		ch <- d
 	}
 }
@@ -60,8 +64,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	count := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
-	gauge := func(d *prometheus.Desc, v uint64) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v))
+	gauge := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
 	}
 	t := m.node.Tiers()
 	for _, s := range t.Sources {
@@ -79,6 +83,13 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	count(m.served, t.Served.Requests-t.Served.Refused, "ok")
 	count(m.served, t.Served.Refused, "refused")
 	count(m.servedBytes, t.Served.Bytes)
+	if t.Made != nil {
+		gauge(m.made, uint64(t.Made.Prepared), "ready")
+		gauge(m.made, uint64(t.Made.Waiting), "waiting")
+		gauge(m.made, uint64(t.Made.LeftOut), "left_out")
+		gauge(m.madeBytes, t.Made.Bytes)
+		gauge(m.madeLimit, t.Made.Limit)
+	}
 	if t.Push != nil {
 		count(m.pushed, t.Push.Pushed, "ok")
 		count(m.pushed, t.Push.Failed, "error")

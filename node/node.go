@@ -31,6 +31,10 @@ type Node struct {
 	pushes *pushing // nil: nothing is pushed by itself
 	remote remoteBytes
 
+	prepares *preparing // nil: nothing is prepared for peers
+	restores restoring
+	came     arrivals
+
 	closeOnce sync.Once
 	closeErr  error
 
@@ -86,7 +90,12 @@ func (n *Node) open() (err error) {
 	}
 	n.remote.store = n.store
 	if n.peers != nil && n.peers.listener != nil {
-		n.shelf = tier.NewShelf(n.store, &tier.ShelfOptions{TempDir: n.cfg.TempDir, Bring: n.brings, Logger: n.cfg.Logger})
+		n.shelf = tier.NewShelf(n.store, &tier.ShelfOptions{
+			MadeBytes: max(n.cfg.Peers.MadeBytes, 0), TempDir: n.cfg.TempDir, Bring: n.brings, Logger: n.cfg.Logger,
+		})
+		if n.cfg.Peers.MadeBytes >= 0 {
+			n.prepares = newPreparing(n)
+		}
 	}
 	if n.cfg.Push {
 		n.pushes = newPushing(n)
@@ -100,7 +109,8 @@ func (n *Node) Store() *pagestore.Store { return n.store }
 // Bucket returns the object store, nil if there is none. The node closes it.
 func (n *Node) Bucket() blob.Bucket { return n.bucket }
 
-// Run serves peers, gossips, and pushes, as far as that is configured, until ctx ends: then it returns nil. It must be called at most once.
+// Run serves peers and prepares for that, gossips, and pushes, as far as that is configured, until ctx ends: then it returns nil. It must be called
+// at most once.
 func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if n.shelf != nil {
@@ -115,6 +125,9 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	if n.pushes != nil {
 		g.Go(func() error { return n.pushes.run(ctx) })
+	}
+	if n.prepares != nil {
+		g.Go(func() error { return n.prepares.run(ctx) })
 	}
 	g.Go(func() error { <-ctx.Done(); return nil })
 	return g.Wait()
@@ -158,6 +171,14 @@ func (n *Node) Close() error {
 		n.closeErr = errors.Join(errs...)
 	})
 	return n.closeErr
+}
+
+// noteCame notes that more of a stub has come, which peers may ask for.
+func (n *Node) noteCame(name pagestore.Name) {
+	if n.prepares != nil {
+		n.came.note(name)
+		n.prepares.soon()
+	}
 }
 
 // Warm brings the pages that a restore of a snapshot wants first, the snapshot too if it is not here. See [Node.Pull].

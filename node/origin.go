@@ -77,8 +77,11 @@ func (o *origin) FetchHot(ctx context.Context, h *pagestore.RemoteHot) error {
 		return err
 	}
 	key := tier.HotKey(h.Snapshot.Namespace, h.Manifest, h.Root).String()
-	o.node.mu.Lock()
-	defer o.node.mu.Unlock()
-	o.node.stubs[key], o.node.warm[key] = h.Snapshot, true
+	h.WhenSettled(func() {
+		o.node.mu.Lock()
+		o.node.stubs[key], o.node.warm[key] = h.Snapshot, true
+		o.node.mu.Unlock()
+		o.node.noteCame(h.Snapshot)
+	})
 	return nil
 }

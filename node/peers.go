@@ -100,6 +100,24 @@ func (p *peers) allow(node, namespace string) bool {
 	return p.access != nil && p.access.Allows(node, namespace)
 }
 
+// readable returns a function that says whether another member may read a namespace here, for one goroutine and a short time; nil if there is none
+// that may read anything.
+func (p *peers) readable() func(namespace string) bool {
+	others := slices.DeleteFunc(slices.Clone(p.all()), func(m placement.Member) bool { return m.Name == p.keys.Node() })
+	if len(others) == 0 || p.access == nil {
+		return nil
+	}
+	known := make(map[string]bool)
+	return func(namespace string) bool {
+		may, ok := known[namespace]
+		if !ok {
+			may = slices.ContainsFunc(others, func(m placement.Member) bool { return p.allow(m.Name, namespace) })
+			known[namespace] = may
+		}
+		return may
+	}
+}
+
 // all returns the members as they are known, this node too, by name.
 func (p *peers) all() []placement.Member {
 	if p.gossip != nil {

@@ -55,6 +55,9 @@ func (n *Node) Pull(ctx context.Context, name pagestore.Name, mode control.PullM
 	if err != nil {
 		return nil, fmt.Errorf("pull %s: %w", name, err)
 	}
+	if mode == control.PullWhole {
+		n.noteCame(name)
+	}
 	if err := n.announce(snap); err != nil {
 		return nil, fmt.Errorf("pull %s: %w", name, err)
 	}

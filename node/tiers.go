@@ -26,6 +26,9 @@ func (n *Node) Tiers() *control.Tiers {
 	if n.pushes != nil {
 		t.Push = n.pushes.report()
 	}
+	if n.prepares != nil {
+		t.Made = n.prepares.report()
+	}
 	if n.peers != nil {
 		t.Node = n.peers.keys.Node()
 		for _, m := range n.peers.all() {

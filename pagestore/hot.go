@@ -16,6 +16,7 @@ const hotStepPages = 256
 // what the pack has; a file with a wrong page, or that the storage does not deliver, is not looked at again.
 type hotCopy struct {
 	file *hot.Mapped // nil if there is none that could be opened
+	drop bool        // it was read aside, and leaves memory with the image; immutable
 
 	// broken is why the file is not used, nil while it is.
 	broken atomic.Pointer[error]
@@ -32,7 +33,10 @@ func (im *Image) openHot(s *Snapshot) {
 	}
 	if err != nil {
 		im.giveUpHot(err)
+		return
 	}
+	// What was read of its beginning has had the kernel read ahead.
+	im.hot.drop = s.mu.aside && 4*im.hot.file.Cached() < int(im.hot.file.Pages())
 }
 
 // giveUpHot ends the use of the hot file, and says so the first time.

@@ -206,3 +206,17 @@ func checkReady(a *arrivals, table *hot.Table, want map[uint64]byte, page uint64
 	}
 	return nil
 }
+
+func TestWhoAsksIsToldWhenHotPagesAreInTheirPacks(t *testing.T) {
+	s, o, _, arrive := hotStub(t, t.TempDir())
+	told := make(chan uint64, 1)
+	o.settled = func() { told <- localAt(t, s) }
+	im := mustImage(t, s, "a")
+	close(arrive)
+	if err := im.Warm(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-told; got != 200 {
+		t.Errorf("told with %d pages in packs, want 200", got)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"thaw/pagestore/internal/aside"
 	"thaw/pagestore/internal/frame"
 	"thaw/pagestore/internal/hot"
 	"thaw/pagestore/internal/pageset"
@@ -32,6 +33,8 @@ type RemoteHot struct {
 	image  *Image
 	table  *hot.Table
 	stream *hotStream
+
+	settled func() // see WhenSettled
 
 	mu    sync.Mutex
 	nodes []byte // nil until they are known; protected by mu
@@ -57,6 +60,10 @@ func (h *RemoteHot) SetNodes(nodes []byte) error {
 	h.nodes = nodes
 	return nil
 }
+
+// WhenSettled has fn called when all pages have come and are in their packs, from where others can have them; not if that fails. It is for
+// the origin, before it returns. fn must not wait for the store.
+func (h *RemoteHot) WhenSettled(fn func()) { h.settled = fn }
 
 // Missing reports whether pages of a frame are missing.
 func (h *RemoteHot) Missing(number int) bool {
@@ -269,13 +276,20 @@ func (st *hotStream) run(ctx, storeCtx context.Context, s *Store) {
 		log.Warn("hot pages did not come in one piece: they come one by one", "err", err)
 	}
 	s.doneStream(st, err)
-	a := st.here.Load()
-	if a == nil {
+	if h == nil {
 		return
 	}
-	giveWay() // a process may have begun to run
-	if err := h.settle(storeCtx, a); err != nil && storeCtx.Err() == nil {
-		log.Warn("hot pages have come, but will have to come again for the next restore", "err", err)
+	if a := st.here.Load(); a != nil {
+		aside.GiveWay() // a process may have begun to run
+		if settleErr := h.settle(storeCtx, a); settleErr != nil {
+			if storeCtx.Err() == nil {
+				log.Warn("hot pages have come, but will have to come again for the next restore", "err", settleErr)
+			}
+			return
+		}
+	}
+	if err == nil && h.settled != nil {
+		h.settled()
 	}
 }
 

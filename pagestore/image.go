@@ -72,7 +72,7 @@ func newImage(s *Snapshot) (*Image, error) {
 		digest:   s.info.Digest,
 	}
 	im.ctx, im.cancel = context.WithCancelCause(s.store.ctx)
-	if im.remote != nil {
+	if im.remote != nil && !s.mu.aside {
 		s.used()
 	}
 	// Each costs a read of half a megabyte, 2 ms from a disk.
@@ -110,9 +110,7 @@ func (im *Image) close() {
 			im.store.releasePack(p)
 		}
 	}
-	if im.hot.file != nil {
-		im.hot.file.Close() // munmap of a whole mapping does not fail
-	}
+	im.closeHot()
 }
 
 // Pages returns the size of the image in pages.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"thaw/pagestore/internal/manifest"
 	"thaw/pagestore/internal/mapping"
@@ -21,8 +22,12 @@ type Entry struct {
 	BeingRemoved bool
 	// Stub: pages of it may have to come from afar; see [Store.Adopt].
 	Stub bool
+	// Used is when a stub was used last, as Evict counts it; zero for other snapshots, of which that is not kept.
+	Used time.Time
 	// HintBytes and HotBytes are the sizes of what SetWorkingSet has kept, the hint and the packed copy; 0 for none.
 	HintBytes, HotBytes int64
+	// Learned is when either of them was replaced last; zero if there is none.
+	Learned time.Time
 }
 
 // List returns the snapshots of all namespaces, sorted by namespace and name, removed ones after the others of their
@@ -59,9 +64,11 @@ func (n namespace) list() ([]Entry, error) {
 			Info:         info,
 			Err:          err,
 			BeingRemoved: f.removed,
-			Stub:         isStub(f.dir),
 		}
-		e.HintBytes, e.HotBytes = workingSetBytes(f.dir)
+		if stub, err := os.Lstat(filepath.Join(f.dir, remoteFile)); err == nil {
+			e.Stub, e.Used = true, stub.ModTime()
+		}
+		e.HintBytes, e.HotBytes, e.Learned = workingSetFiles(f.dir)
 		entries = append(entries, e)
 	}
 	return entries, nil

@@ -22,6 +22,8 @@ type storeOrigin struct {
 	before func(ctx context.Context, p *RemotePack, first, n int, class Class) error
 	change func(frame int, content []byte)
 	hot    func(ctx context.Context, frame int) error
+	// settled, if not nil, is called when the hot pages are in their packs.
+	settled func()
 
 	mu      sync.Mutex
 	fetched map[string]int // frames, by pack and number; protected by mu
@@ -77,6 +79,9 @@ func (o *storeOrigin) FetchHot(ctx context.Context, h *RemoteHot) error {
 	o.mu.Lock()
 	o.streams++
 	o.mu.Unlock()
+	if o.settled != nil {
+		h.WhenSettled(o.settled)
+	}
 	snap, err := o.from.Snapshot(h.Snapshot)
 	if err != nil {
 		return err

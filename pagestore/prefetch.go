@@ -1,11 +1,10 @@
 package pagestore
 
 import (
-	"runtime"
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
+	"thaw/pagestore/internal/aside"
 )
 
 // prefetchQueue bounds the requests that wait, 32 bytes each. A request for a whole image is one for each run of pages that
@@ -62,7 +61,7 @@ func (p *prefetcher) ask(s *Store, r prefetchRequest) bool {
 
 func (p *prefetcher) run(s *Store) {
 	if !p.eager {
-		giveWay()
+		aside.GiveWay() // nobody has asked for what it reads, and a process is being restored beside it
 	}
 	for r := range p.queue {
 		if r.hot != nil {
@@ -77,22 +76,6 @@ func (p *prefetcher) run(s *Store) {
 		r.pack.mapped.Prefetch(r.page, r.pages, p.stopping.Load)
 		s.releasePack(r.pack)
 	}
-}
-
-// prefetchNice is the nice value of the reading thread.
-const prefetchNice = 10
-
-// giveWay makes the calling goroutine's thread, which ends with it, one that has the CPU and the disk when nobody else
-// wants them: nobody has asked for what it reads, and a process is being restored beside it. The disk's part needs a
-// scheduler that knows classes (mq-deadline, bfq).
-func giveWay() {
-	const (
-		whoProcess = 1
-		idleClass  = 3 << 13
-	)
-	runtime.LockOSThread()
-	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, prefetchNice)
-	_, _, _ = unix.Syscall(unix.SYS_IOPRIO_SET, whoProcess, 0, idleClass)
 }
 
 // stop gives up the requests that wait, and most of the one that is at work.

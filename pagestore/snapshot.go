@@ -33,6 +33,7 @@ type Snapshot struct {
 	mu struct {
 		sync.Mutex
 		closed bool
+		aside  bool   // see Aside
 		image  *Image // nil until asked for
 	}
 }

@@ -180,7 +180,7 @@ func (v *verifier) openSnapshot(c *namespaceCheck, f folder) {
 		return
 	}
 	c.noteStub(snap)
-	if hint, packed := workingSetBytes(f.dir); hint > 0 || packed > 0 {
+	if hint, packed, _ := workingSetFiles(f.dir); hint > 0 || packed > 0 {
 		c.workingSets = append(c.workingSets, workingSetCheck{snapshot: snap, hint: hint, packed: packed})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -271,17 +272,21 @@ func (s *Snapshot) openBesideLocked(name string) (*os.File, error) {
 
 // WorkingSetBytes returns the sizes of the hint and of the packed copy, in bytes; 0 for what is not there.
 func (s *Snapshot) WorkingSetBytes() (hint, packed int64) {
-	return workingSetBytes(filepath.Dir(s.SkeletonDir()))
+	hint, packed, _ = workingSetFiles(filepath.Dir(s.SkeletonDir()))
+	return hint, packed
 }
 
-// workingSetBytes is WorkingSetBytes of the snapshot folder dir.
-func workingSetBytes(dir string) (hint, packed int64) {
+// workingSetFiles returns the sizes of the hint and of the packed copy in the snapshot folder dir, and when either was written last.
+func workingSetFiles(dir string) (hint, packed int64, last time.Time) {
 	size := func(name string) int64 {
 		info, err := os.Lstat(filepath.Join(dir, name))
 		if err != nil {
 			return 0
 		}
+		if info.ModTime().After(last) {
+			last = info.ModTime()
+		}
 		return info.Size()
 	}
-	return size(hintFile), size(hotFile)
+	return size(hintFile), size(hotFile), last
 }

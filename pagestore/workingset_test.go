@@ -102,7 +102,7 @@ func TestDropLeavesTheSnapshotAsItWas(t *testing.T) {
 		t.Fatal(err)
 	}
 	entries, err := s.List()
-	if err != nil || len(entries) != 1 || entries[0].HintBytes != 1 || entries[0].HotBytes != 71*PageSize {
+	if err != nil || len(entries) != 1 || entries[0].HintBytes != 1 || entries[0].HotBytes != 71*PageSize || entries[0].Learned.IsZero() {
 		t.Errorf("List: %+v, %v", entries, err)
 	}
 	if hint, packed := snap.WorkingSetBytes(); hint != 1 || packed != 71*PageSize {

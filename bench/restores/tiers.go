@@ -38,13 +38,13 @@ var (
 
 // Where a restore finds what it needs: the subjects.
 const (
-	fromLocal      = "local"        // everything is here, the page cache dropped
-	fromPeer       = "peer"         // from one peer that holds it
-	fromPeerAgain  = "peer-again"   // the same, from a peer that has been asked for its hot object before: it makes that when it is asked first
-	fromPeerDemand = "peer-demand"  // the same, with nothing brought but the working set and what is asked for
-	fromObjects    = "object-store" // from the object store
-	wholeFirst     = "whole-first"  // everything is copied from the object store, and restored then
-	plainTLS       = "tls"          // copies a file
+	fromLocal      = "local"           // everything is here, the page cache dropped
+	fromPeer       = "peer"            // from one peer that holds it, and has prepared what others ask for
+	fromUnprepared = "peer-unprepared" // the same, from a peer that makes that when it is asked for it
+	fromPeerDemand = "peer-demand"     // as from a peer, with nothing brought but the working set and what is asked for
+	fromObjects    = "object-store"    // from the object store
+	wholeFirst     = "whole-first"     // everything is copied from the object store, and restored then
+	plainTLS       = "tls"             // copies a file
 	checked        = "verified"
 	unchecked      = "unverified"
 	coldNodes      = "cold-nodes"
@@ -95,14 +95,6 @@ func tiersScenario() scenario.Scenario {
 				Name: "overhead from a peer over a local one's", Case: result.P("link", shaped.name), Each: each, Ours: side(fromPeer, overhead), Floor: local, FloorIs: localIs,
 				Limit: wireLimit, Want: 2,
 			},
-			{
-				Name: "overhead from a peer that was asked before, over a local one's", Case: result.P("link", unshaped.name), Each: each,
-				Ours: side(fromPeerAgain, overhead), Floor: local, FloorIs: localIs, Want: 1.5,
-			},
-			{
-				Name: "overhead from a peer that was asked before, over a local one's", Case: result.P("link", shaped.name), Each: each,
-				Ours: side(fromPeerAgain, overhead), Floor: local, FloorIs: localIs, Limit: wireLimit, Want: 2,
-			},
 			{Name: "on the wire until the first response, over the set's compressed size", Each: []string{"workload", "link"}, Ours: side(fromPeerDemand, wireShare), Want: 1.15},
 			{
 				Name: "first response from the object store, over copying all first", Case: result.P("link", shaped.name), Each: each, Ours: side(fromObjects, firstResponse),
@@ -140,8 +132,7 @@ type farWorkload struct {
 	lab.Workload
 	frozen   *lab.Frozen
 	set      lab.Packed // what was learned
-	hotKey   string     // of its hot object
-	hotBytes float64    // of that, in the object store
+	hotBytes float64    // of its hot object, in the object store
 	setBytes float64    // of all of the set, as objects have it
 }
 
@@ -224,7 +215,7 @@ func (a *afar) close() error {
 func wantedWorkload(env *scenario.Env, name string) bool {
 	w := farWorkload{Workload: lab.Workload{Name: name}}
 	for _, link := range []string{"none", unshaped.name, shaped.name} {
-		for _, subject := range []string{string(lab.Floor), fromLocal, fromPeer, fromPeerAgain, fromPeerDemand, fromObjects, wholeFirst, theLink} {
+		for _, subject := range []string{string(lab.Floor), fromLocal, fromPeer, fromUnprepared, fromPeerDemand, fromObjects, wholeFirst, theLink} {
 			if env.Wants(w.params(link), subject) {
 				return true
 			}
@@ -284,16 +275,20 @@ func (a *afar) push(ctx context.Context, snapshots int) error {
 	return h.Pushed(ctx, snapshots)
 }
 
-// start brings the links into their state and starts the nodes, all but the holder without a snapshot.
+// start brings the links into their state and starts the nodes, all but the holder without a snapshot. The holder, if it is among them, is ready
+// for its peers.
 func (a *afar) start(ctx context.Context, link wire, nodes []*fleet.Node, from fleet.Sources, flags ...string) error {
 	if err := a.fleet.SetLinks(link.links); err != nil {
 		return err
 	}
-	if err := a.fleet.Restart(ctx, nodes, from, flags...); err != nil {
-		stop(nodes)
-		return err
+	err := a.fleet.Restart(ctx, nodes, from, flags...)
+	if err == nil && slices.Contains(nodes, a.holder()) && from.Peers != nil && !from.Unprepared {
+		err = a.holder().Prepared(ctx)
 	}
-	return nil
+	if err != nil {
+		stop(nodes)
+	}
+	return err
 }
 
 func stop(nodes []*fleet.Node) {

@@ -39,7 +39,7 @@ func (w *farWorkload) sizes(a *afar) error {
 	}
 	for key, size := range objects {
 		if strings.HasPrefix(key, "v1/default/hot/"+manifest) {
-			w.hotKey, w.hotBytes = key, float64(size)
+			w.hotBytes = float64(size)
 			apart := float64(w.set.Must + w.set.Likely - w.set.Far)
 			w.setBytes = w.hotBytes + apart*pageBytes*packs/raw
 			return nil
@@ -82,10 +82,10 @@ func (w *farWorkload) add(plan *scenario.Plan, a *afar) error {
 	})
 	for _, link := range []wire{unshaped, shaped} {
 		trial(link.name, fromPeer, func(ctx context.Context) ([]result.Observation, error) {
-			return w.fromPeer(ctx, a, link, false, lab.Started{})
-		})
-		trial(link.name, fromPeerAgain, func(ctx context.Context) ([]result.Observation, error) {
 			return w.fromPeer(ctx, a, link, true, lab.Started{})
+		})
+		trial(link.name, fromUnprepared, func(ctx context.Context) ([]result.Observation, error) {
+			return w.fromPeer(ctx, a, link, false, lab.Started{})
 		})
 		trial(link.name, fromPeerDemand, func(ctx context.Context) ([]result.Observation, error) {
 			return w.fromPeer(ctx, a, link, true, lab.Started{Stream: control.StreamNone}, "--read-ahead", "4KiB")
@@ -129,34 +129,13 @@ func (w *farWorkload) restore(ctx context.Context, a *afar, at *fleet.Node, how 
 	return append(out, one(warmCall, nanoseconds(warm))), err
 }
 
-func (w *farWorkload) fromPeer(ctx context.Context, a *afar, link wire, again bool, how lab.Started, flags ...string) ([]result.Observation, error) {
+func (w *farWorkload) fromPeer(ctx context.Context, a *afar, link wire, prepared bool, how lab.Started, flags ...string) ([]result.Observation, error) {
 	pair := []*fleet.Node{a.holder(), a.cold()}
-	if err := a.start(ctx, link, pair, fleet.Sources{Peers: pair, NoObjectStore: true}, flags...); err != nil {
+	if err := a.start(ctx, link, pair, fleet.Sources{Peers: pair, NoObjectStore: true, Unprepared: !prepared}, flags...); err != nil {
 		return nil, err
 	}
 	defer stop(pair)
-	if again {
-		if err := w.askFor(ctx, a); err != nil {
-			return nil, err
-		}
-	}
 	return w.restore(ctx, a, a.cold(), how, a.lab.StoreFolder())
-}
-
-// askFor has the holder make the workload's hot object.
-func (w *farWorkload) askFor(ctx context.Context, a *afar) error {
-	c, err := a.holder().Client(a.cold())
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	// In the order in which a restore asks: a node knows what it has by the names that it was asked for.
-	for _, key := range []string{"v1/default/names/" + w.frozen.Name(), w.hotKey} {
-		if _, err := fleet.Stream(ctx, c, key); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (w *farWorkload) fromObjects(ctx context.Context, a *afar, whole bool) ([]result.Observation, error) {

@@ -35,6 +35,7 @@ func topExample(second int, pages, fromNode, fromStore uint64) *shownTop {
 		},
 		Tiers: &control.Tiers{
 			Node: "a", ObjectStore: "s3://b",
+			Made:    &control.TierMade{Prepared: 3, Waiting: 1, LeftOut: 2, Bytes: 5 << 20, Limit: 1 << 30, Failed: 1, LastError: "no space"},
 			Members: []control.TierMember{{Node: "a"}, {Node: "b"}, {Node: "c", Down: true}},
 			Sources: []control.TierSource{
 				{Source: "s3://b", Tier: control.TierObjectStore, Classes: map[string]control.TierClass{"demand": class(fromStore)}, Lies: 2, SetAside: &lying},
@@ -52,6 +53,7 @@ func TestTopShowsRatesPlacesAndSessions(t *testing.T) {
 node a sees 1 peers, and not c; object store s3://b
 came from elsewhere and is kept: 0 B, no bound; waited for: 0 frames
 served to peers: 0 B in 0 requests, 0 B/s now; 0 refused
+prepared for peers: 3 snapshots, 1 wait, 2 left out; 5.0 MiB of 1.0 GiB; 1 tries failed: no space
 
 PLACE   CAME     RATE       DEMAND   AHEAD  HOT      REQUESTS  FIRST FRAME       HEDGES WON  ERRORS  
 node b  5.0 MiB  2.0 MiB/s  0 B      0 B    5.0 MiB  7         2 ms, 95 % 10 ms  1 of 2      1 busy  

@@ -58,6 +58,13 @@ func (v *topView) writeHead(w io.Writer) {
 		}
 		fmt.Fprintf(w, "served to peers: %s in %d requests%s; %d refused\n", cli.Bytes(t.Served.Bytes), t.Served.Requests, served, t.Served.Refused)
 	}
+	if m := t.Made; m != nil {
+		fmt.Fprintf(w, "prepared for peers: %d snapshots, %d wait, %d left out; %s of %s", m.Prepared, m.Waiting, m.LeftOut, cli.Bytes(m.Bytes), cli.Bytes(m.Limit))
+		if m.Failed > 0 {
+			fmt.Fprintf(w, "; %d tries failed: %s", m.Failed, m.LastError)
+		}
+		fmt.Fprintln(w)
+	}
 	if p := t.Push; p != nil {
 		fmt.Fprintf(w, "pushing new snapshots: %d done, %s sent, %d wait", p.Pushed, cli.Bytes(p.SentBytes), p.Waiting)
 		if p.Failed > 0 {

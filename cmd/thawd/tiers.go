@@ -27,6 +27,7 @@ type tierOptions struct {
 	gossipKey    string
 	send         string
 	receive      string
+	made         string
 	remoteBytes  string
 	pageDeadline time.Duration
 }
@@ -45,6 +46,7 @@ func (o *tierOptions) add(cmd *cobra.Command) {
 	f.StringVar(&o.gossip, "gossip", "", "IP:PORT for gossip with the other nodes, UDP and TCP")
 	f.StringVar(&o.gossipJoin, "gossip-join", "", "gossip addresses of some nodes: HOST:PORT,...")
 	f.StringVar(&o.gossipKey, "gossip-key", "", "file of the keys that encrypt gossip, base64, one on a line")
+	f.StringVar(&o.made, "peer-made", "1GiB", "bound of the disk that is taken by what peers ask for first, which is made ahead of time; 0: it is made when they ask")
 	f.StringVar(&o.send, "peer-send", "0", "bound of what is sent to peers, in bytes a second, as 100MiB; 0: none")
 	f.StringVar(&o.receive, "peer-receive", "0", "bound of what is received from peers, in bytes a second; 0: none")
 	f.StringVar(&o.remoteBytes, "remote-bytes", "0", "bound of what pages that came from elsewhere take of the disk, as 200GiB; 0: none")
@@ -96,7 +98,10 @@ func (o *tierOptions) config(store string, log *slog.Logger) (*node.Config, erro
 	if o.hasPeers() {
 		cfg.Peers = &node.PeersConfig{
 			Listen: o.listen, Advertise: o.advertise, Keys: o.keys, Access: o.access, Static: o.peers,
-			Send: size("peer-send", o.send), Receive: size("peer-receive", o.receive),
+			MadeBytes: size("peer-made", o.made), Send: size("peer-send", o.send), Receive: size("peer-receive", o.receive),
+		}
+		if cfg.Peers.MadeBytes == 0 {
+			cfg.Peers.MadeBytes = -1 // on the command line 0 means none, and in the configuration the default
 		}
 		if o.gossip != "" {
 			cfg.Peers.Gossip = &node.GossipConfig{Bind: o.gossip, KeyFile: o.gossipKey}

@@ -24,7 +24,7 @@ var mayImport = map[string][]string{
 	"thaw/pagestore/blob/objectstore":                 {"thaw/pagestore/blob"},
 	"thaw/pagestore/blob/objectstore/objectstoretest": {"thaw/internal/..."},
 	"thaw/pagestore/fetch":                            {},
-	"thaw/pagestore/tier":                             {"thaw/pagestore", "thaw/pagestore/blob", "thaw/pagestore/fetch", "thaw/pagestore/internal/..."},
+	"thaw/pagestore/tier":                             {"thaw/pagestore", "thaw/pagestore/blob", "thaw/pagestore/fetch", "thaw/pagestore/internal/...", "thaw/internal/ownthread"},
 	"thaw/pagestore/internal/...":                     {"thaw/pagestore/internal/...", "thaw/internal/durable", "thaw/internal/pagehash"},
 	"thaw/restore":                                    {"thaw/uffd"},
 	"thaw/restore/criu":                               {"thaw/restore", "thaw/restore/criu/internal/...", "thaw/uffd", "thaw/internal/..."},

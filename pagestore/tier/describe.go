@@ -24,11 +24,20 @@ type described struct {
 
 func (d *described) Close() error { return d.meta.Close() }
 
+// how is how something is made.
+type how struct {
+	tempDir string
+	// local says that no page may come from elsewhere.
+	local bool
+	// step, if it is set, is called between parts of the work, some milliseconds of it each.
+	step func()
+}
+
 // describe makes the descriptor of a snapshot, and its meta object. It reads no pages but the hot ones, to hash them.
-func describe(ctx context.Context, snap *pagestore.Snapshot, store *pagestore.Store, tempDir string, local bool) (_ *described, err error) {
-	d := &described{name: snap.Name(), local: local}
+func describe(ctx context.Context, snap *pagestore.Snapshot, store *pagestore.Store, how how) (_ *described, err error) {
+	d := &described{name: snap.Name(), local: how.local}
 	d.Snapshot, d.Created = snap.Name().Snapshot, snap.Info().Created
-	if d.meta, err = newSpool(tempDir); err != nil {
+	if d.meta, err = newSpool(how.tempDir); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -46,17 +55,24 @@ func describe(ctx context.Context, snap *pagestore.Snapshot, store *pagestore.St
 		return nil, err
 	}
 	d.Meta = w.part()
-	if err := d.describePacks(snap, store); err != nil {
+	how.next()
+	if err := d.describePacks(snap, store, how); err != nil {
 		return nil, err
 	}
-	if err := d.describeHot(ctx, snap); err != nil {
+	if err := d.describeHot(ctx, snap, how); err != nil {
 		return nil, err
 	}
 	d.text, d.digest, err = d.Encode()
 	return d, err
 }
 
-func (d *described) describePacks(snap *pagestore.Snapshot, store *pagestore.Store) error {
+func (h how) next() {
+	if h.step != nil {
+		h.step()
+	}
+}
+
+func (d *described) describePacks(snap *pagestore.Snapshot, store *pagestore.Store, how how) error {
 	packs, err := snap.Packs()
 	if err != nil {
 		return err
@@ -67,6 +83,7 @@ func (d *described) describePacks(snap *pagestore.Snapshot, store *pagestore.Sto
 				return err
 			}
 		}
+		how.next()
 		d.Packs = append(d.Packs, Pack{ID: p.ID, Pages: p.Pages, Root: p.Root})
 	}
 	return nil
@@ -90,7 +107,7 @@ func packRoot(store *pagestore.Store, namespace string, id pagestore.PackID) (ro
 }
 
 // describeHot finds out the root of the hot object, by hashing its pages unless it came from afar.
-func (d *described) describeHot(ctx context.Context, snap *pagestore.Snapshot) error {
+func (d *described) describeHot(ctx context.Context, snap *pagestore.Snapshot, how how) error {
 	order, encoded, err := snap.HotOrder()
 	if err != nil || encoded == nil {
 		return err
@@ -108,6 +125,7 @@ func (d *described) describeHot(ctx context.Context, snap *pagestore.Snapshot) e
 		node := frame.Node(frame.Digests(nil, content))
 		nodes = append(nodes, node[:]...)
 		pages += len(content) / pagestore.PageSize
+		how.next()
 		return nil
 	})
 	if err != nil {
@@ -160,12 +178,16 @@ func (d *described) eachHotFrame(ctx context.Context, snap *pagestore.Snapshot, 
 }
 
 // frameHot writes the hot object.
-func (d *described) frameHot(ctx context.Context, snap *pagestore.Snapshot, to *spool) error {
+func (d *described) frameHot(ctx context.Context, snap *pagestore.Snapshot, to *spool, how how) error {
 	w, err := frame.NewWriter(to, frame.Hot, d.Manifest.Digest, d.WorkingSet.Pages)
 	if err != nil {
 		return err
 	}
-	if err := d.eachHotFrame(ctx, snap, w.Add); err != nil {
+	err = d.eachHotFrame(ctx, snap, func(content []byte) error {
+		how.next()
+		return w.Add(content)
+	})
+	if err != nil {
 		return err
 	}
 	return finishFrames(w, d.WorkingSet.Root)

@@ -6,12 +6,15 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"thaw/pagestore"
 	"thaw/pagestore/blob"
 )
 
-// offer is a snapshot of the store as others see it: its descriptor and meta object, made when its name was asked for, and its hot object, made when that is.
+// offer is a snapshot of the store as others see it: its descriptor and meta object, and its hot object. They are prepared, or made when they are
+// asked for: all but the hot object with the name, and that by itself.
 type offer struct {
 	name    pagestore.Name
 	version offerVersion
@@ -21,10 +24,14 @@ type offer struct {
 	*described
 	pointer []byte
 
-	users int   // who read it; protected by Shelf.mu
-	used  int64 // when it was asked for last, by Shelf.clock; protected by Shelf.mu
-	bytes int64 // of its spools, as counted in Shelf.made; protected by Shelf.mu
-	gone  bool  // it is not in Shelf.offers any more; protected by Shelf.mu
+	users int       // who read it, or make it; protected by Shelf.mu
+	since time.Time // when the snapshot was used here, as whoever prepared it says; zero if nobody did; protected by Shelf.mu
+	asked time.Time // when it, or an earlier version, was asked for last; zero if nobody has; protected by Shelf.mu
+	bytes int64     // of its spools, as counted in Shelf.made; protected by Shelf.mu
+	whole bool      // nothing is left to be made; protected by Shelf.mu
+	gone  bool      // it is not in Shelf.offers any more; protected by Shelf.mu
+
+	urgent atomic.Bool // somebody asks for what is being prepared
 
 	hotMu sync.Mutex // held while the hot object is made
 	hot   *spool     // protected by hotMu
@@ -102,7 +109,7 @@ func (s *Shelf) offerOf(ctx context.Context, name pagestore.Name) (*offer, error
 			return nil, err
 		}
 		if mine {
-			s.makeOffer(ctx, o, snap)
+			s.makeOffer(ctx, o, snap, nil)
 		}
 		select {
 		case <-o.ready:
@@ -128,61 +135,49 @@ func (s *Shelf) claimOffer(name pagestore.Name, v offerVersion) (o *offer, mine 
 	if s.closed {
 		return nil, false, pagestore.ErrClosed
 	}
-	o = s.offers[name]
-	if o != nil && o.version != v {
-		s.dropLocked(o)
-		o = nil
-	}
-	if o == nil {
-		o, mine = &offer{name: name, version: v, ready: make(chan struct{})}, true
-		s.offers[name] = o
-	}
-	s.useLocked(o)
+	o, mine = s.claimLocked(name, v)
+	s.askLocked(o)
 	return o, mine, nil
 }
 
-func (s *Shelf) useLocked(o *offer) {
-	s.clock++
-	o.used = s.clock
+// claimLocked is claimOffer without the use.
+func (s *Shelf) claimLocked(name pagestore.Name, v offerVersion) (o *offer, mine bool) {
+	was := s.offers[name]
+	if was != nil && was.version == v {
+		return was, false
+	}
+	o = &offer{name: name, version: v, ready: make(chan struct{})}
+	if was != nil {
+		o.since, o.asked = was.since, was.asked
+		s.dropLocked(was)
+	}
+	s.offers[name] = o
+	return o, true
+}
+
+// askLocked notes that somebody asks for an offer, and uses it.
+func (s *Shelf) askLocked(o *offer) {
+	o.asked = s.now()
+	o.urgent.Store(true)
 	o.users++
 }
 
-// makeOffer fills an offer in.
-func (s *Shelf) makeOffer(ctx context.Context, o *offer, snap *pagestore.Snapshot) {
-	if o.described, o.err = describe(ctx, snap, s.store, s.opts.TempDir, true); o.err == nil {
+// makeOffer fills an offer in; step is as in how, and set if it is prepared.
+func (s *Shelf) makeOffer(ctx context.Context, o *offer, snap *pagestore.Snapshot, step func()) {
+	if o.described, o.err = describe(ctx, snap, s.store, how{s.opts.TempDir, true, step}); o.err == nil {
 		if o.pointer, o.err = encodePointer(o.text); o.err != nil {
 			o.err = errors.Join(o.err, o.Close())
 			o.described = nil
 		}
 	}
-	if o.err != nil {
+	if o.err == nil {
+		o.err = s.grow(o, o.meta.size, o.WorkingSet == nil, step != nil)
+	} else {
 		s.mu.Lock()
 		s.dropLocked(o)
 		s.mu.Unlock()
-	} else {
-		s.grow(o, o.meta.size)
 	}
 	close(o.ready)
-}
-
-// grow counts what was made for an offer, and drops others if it is too much.
-func (s *Shelf) grow(o *offer, n int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	o.bytes += n
-	s.made += n
-	for s.made > s.opts.MadeBytes {
-		var oldest *offer
-		for _, other := range s.offers {
-			if other.users == 0 && other.bytes > 0 && (oldest == nil || other.used < oldest.used) {
-				oldest = other
-			}
-		}
-		if oldest == nil {
-			return
-		}
-		s.dropLocked(oldest)
-	}
 }
 
 // findOffer returns the offer to which a blob belongs, with a use of it.
@@ -196,7 +191,7 @@ func (s *Shelf) findOffer(key Key) (*offer, error) {
 			continue
 		}
 		if o.err == nil && o.name.Namespace == key.Namespace && o.has(key) {
-			s.useLocked(o)
+			s.askLocked(o)
 			return o, nil
 		}
 	}
@@ -263,14 +258,19 @@ func (s *Shelf) hotOf(ctx context.Context, o *offer) (*spool, error) {
 	if v, err := versionOf(snap); err != nil || v != o.version {
 		return nil, errors.Join(err, blob.ErrNotFound)
 	}
+	err = s.makeHotLocked(ctx, o, snap, nil)
+	return o.hot, err
+}
+
+// makeHotLocked makes the hot object of an offer, which the caller uses, from its snapshot; step is as in makeOffer. The caller holds hotMu.
+func (s *Shelf) makeHotLocked(ctx context.Context, o *offer, snap *pagestore.Snapshot, step func()) error {
 	hot, err := newSpool(s.opts.TempDir)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := o.frameHot(ctx, snap, hot); err != nil {
-		return nil, errors.Join(err, hot.Close())
+	if err := o.frameHot(ctx, snap, hot, how{step: step}); err != nil {
+		return errors.Join(err, hot.Close())
 	}
 	o.hot = hot
-	s.grow(o, hot.size)
-	return hot, nil
+	return s.grow(o, hot.size, true, step != nil)
 }

@@ -310,7 +310,7 @@ func push(ctx context.Context, store *pagestore.Store, name pagestore.Name, b bl
 		return PushReport{}, err
 	}
 	defer snap.Close()
-	d, err := describe(ctx, snap, store, opts.TempDir, false)
+	d, err := describe(ctx, snap, store, how{tempDir: opts.TempDir})
 	if err != nil {
 		return PushReport{}, err
 	}
@@ -339,7 +339,7 @@ func snapshotUploads(b blob.Bucket, store *pagestore.Store, snap *pagestore.Snap
 		},
 	}}
 	if w := d.WorkingSet; w != nil {
-		hot := func(ctx context.Context, to *spool) error { return d.frameHot(ctx, snap, to) }
+		hot := func(ctx context.Context, to *spool) error { return d.frameHot(ctx, snap, to, how{}) }
 		uploads = append(uploads, framedUpload(b, HotKey(ns, d.Manifest.Digest, w.Root), w.Pages, w.Root, opts.TempDir, hot))
 	}
 	for _, p := range d.Packs {

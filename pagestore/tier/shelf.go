@@ -15,8 +15,9 @@ import (
 
 // ShelfOptions are how a Shelf works.
 type ShelfOptions struct {
-	// MadeBytes is how much of the disk what has to be made may take, meta and hot objects: it is kept for those who ask next, the least recently used goes first. What is being
-	// made or read may be more than that. Default: 1 GiB.
+	// MadeBytes is how much of the disk what has to be made may take, meta and hot objects: it is kept for those who ask next. What is being made
+	// for somebody who asks, or read, may be more than that. Default: 1 GiB. What goes when something is asked for: first what was prepared and
+	// nobody has asked for, then what nobody has asked for for longest. What goes when something is prepared: see [Shelf.Prepare].
 	MadeBytes int64
 	// TempDir is where that lies, without names. Default: [os.TempDir].
 	TempDir string
@@ -27,8 +28,9 @@ type ShelfOptions struct {
 	Logger *slog.Logger
 }
 
-// Shelf is a store seen as a place: what it holds, under the keys of the key space, for peers. Packs are served in the raw layout from where they lie, also those of which pages are
-// missing, as far as they are here; names, descriptors, meta and hot objects are made when they are asked for first. It is safe for concurrent use.
+// Shelf is a store seen as a place: what it holds, under the keys of the key space, for peers. Packs are served in the raw layout from where they
+// lie, also those of which pages are missing, as far as they are here; names, descriptors, meta and hot objects are made when they are asked for
+// first, unless they were prepared. It is safe for concurrent use.
 //
 // It serves all namespaces: who may read which is for its caller to say.
 type Shelf struct {
@@ -40,14 +42,17 @@ type Shelf struct {
 	offers map[pagestore.Name]*offer // protected by mu
 	packs  map[Key]*heldPack         // protected by mu
 	made   int64                     // bytes of all spools of offers; protected by mu
-	clock  int64                     // counts uses; protected by mu
+	pushed uint64                    // offers that went because others needed the room; protected by mu
+
+	now     func() time.Time // tests have their own
+	stepped func()           // called in the middle of a Prepare, in tests
 }
 
 var _ blob.Reader = (*Shelf)(nil)
 
 // NewShelf returns a Shelf of a store, to be closed before it.
 func NewShelf(store *pagestore.Store, opts *ShelfOptions) *Shelf {
-	s := &Shelf{store: store, offers: make(map[pagestore.Name]*offer), packs: make(map[Key]*heldPack)}
+	s := &Shelf{store: store, offers: make(map[pagestore.Name]*offer), packs: make(map[Key]*heldPack), now: time.Now, stepped: func() {}}
 	if opts != nil {
 		s.opts = *opts
 	}

@@ -97,6 +97,8 @@ type Sources struct {
 	NoObjectStore bool
 	// Push has the node push to the object store what it has.
 	Push bool
+	// Unprepared has the node make nothing for its peers before they ask.
+	Unprepared bool
 }
 
 // Start runs the node's thawd, with more flags of thawd serve.
@@ -114,6 +116,9 @@ func (n *Node) Start(ctx context.Context, from Sources, flags ...string) error {
 			known = append(known, p.name+"="+p.reach())
 		}
 		args = append(args, "--peer-listen", n.listens(), "--peer-keys", n.keys(), "--peer-access", n.fleet.access(), "--peers", strings.Join(known, ","))
+	}
+	if from.Unprepared {
+		args = append(args, "--peer-made", "0")
 	}
 	cmd := exec.Command(n.fleet.config.Thawd, append(args, flags...)...)
 	cmd.Env = append(os.Environ(), credentials()...)
@@ -177,19 +182,42 @@ func (n *Node) Run(ctx context.Context, program string, args ...string) ([]byte,
 
 // Pushed waits until the object store has everything that the node had when it was started, which was with Push.
 func (n *Node) Pushed(ctx context.Context, snapshots int) error {
+	return n.until(ctx, func(t *control.Tiers) (bool, error) {
+		switch {
+		case t.Push == nil:
+			return false, fmt.Errorf("%s does not push", n.name)
+		case t.Push.Failed > 0:
+			return false, fmt.Errorf("%s cannot push: %s", n.name, t.Push.LastError)
+		}
+		return t.Push.Waiting == 0 && t.Push.Pushed >= uint64(snapshots), nil
+	})
+}
+
+// Prepared waits until the node has made what its peers will ask for of the snapshots that it had when it was started, which was with peers and not
+// Unprepared.
+func (n *Node) Prepared(ctx context.Context) error {
+	return n.until(ctx, func(t *control.Tiers) (bool, error) {
+		if t.Made == nil { // it has not looked yet
+			return false, nil
+		}
+		if t.Made.Failed > 0 {
+			return false, fmt.Errorf("%s cannot prepare what it has for its peers: %s", n.name, t.Made.LastError)
+		}
+		return t.Made.Waiting == 0, nil
+	})
+}
+
+// until waits until what thawd says of the places beyond its store is as wanted.
+func (n *Node) until(ctx context.Context, is func(t *control.Tiers) (bool, error)) error {
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	for {
 		t, err := n.client.Tiers(ctx)
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case t.Push == nil:
-			return fmt.Errorf("%s does not push", n.name)
-		case t.Push.Failed > 0:
-			return fmt.Errorf("%s cannot push: %s", n.name, t.Push.LastError)
-		case t.Push.Waiting == 0 && t.Push.Pushed >= uint64(snapshots):
-			return nil
+		}
+		if done, err := is(t); done || err != nil {
+			return err
 		}
 		select {
 		case <-tick.C:

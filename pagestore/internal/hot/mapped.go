@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/cespare/xxhash/v2"
+	"golang.org/x/sys/unix"
 
 	"thaw/pagestore/internal/mapping"
 	"thaw/pagestore/internal/pack"
@@ -74,6 +75,24 @@ func (m *Mapped) Close() error {
 	err := errors.Join(mapping.Unmap(m.data), m.file.Close())
 	m.data = nil
 	return err
+}
+
+// Cached returns how many pages of the file's content are in memory; all of them if the kernel cannot tell (before Linux 6.5).
+func (m *Mapped) Cached() int {
+	in := unix.CachestatRange{Off: uint64(m.Offset(0)), Len: uint64(m.pages) * pack.PageSize}
+	var out unix.Cachestat_t
+	if err := unix.Cachestat(uint(m.file.Fd()), &in, &out, 0); err != nil {
+		return int(m.pages)
+	}
+	return int(out.Cache)
+}
+
+// CloseAndDrop is Close, and has the kernel drop the file's pages from memory that nobody else has mapped: a hint.
+func (m *Mapped) CloseAndDrop() error {
+	err := mapping.Unmap(m.data)
+	m.data = nil
+	_ = unix.Fadvise(int(m.file.Fd()), 0, 0, unix.FADV_DONTNEED)
+	return errors.Join(err, m.file.Close())
 }
 
 // Bytes returns n pages from page on, straight from the mapping: valid until Close, not to be written to. As with a pack's, hand
