@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"thaw/control"
 )
 
@@ -148,6 +150,12 @@ func (l *Lab) Ready(ctx context.Context, f *Frozen, restores int, cached ...stri
 	if err := DropCaches(); err != nil {
 		return err
 	}
+	return l.Have(ctx, f, restores, cached...)
+}
+
+// Have is Ready without emptying the page cache: for what was put there on purpose since, and which the disk has then, too.
+func (l *Lab) Have(ctx context.Context, f *Frozen, restores int, cached ...string) error {
+	unix.Sync() // or what is written behind a restore would be work of the next one
 	if len(cached) > 0 {
 		if _, err := ReadAll(ctx, cached...); err != nil {
 			return err

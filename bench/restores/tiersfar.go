@@ -70,6 +70,9 @@ func (w *farWorkload) add(plan *scenario.Plan, a *afar) error {
 			return nil, err
 		}
 		defer h.Stop()
+		if err := a.lab.Ready(ctx, w.frozen, 1); err != nil {
+			return nil, err
+		}
 		return w.restore(ctx, a, h, lab.Started{})
 	})
 	plan.Trials = append(plan.Trials, scenario.Trial{
@@ -97,10 +100,7 @@ func (w *farWorkload) add(plan *scenario.Plan, a *afar) error {
 }
 
 // restore restores once, and says what until the first response.
-func (w *farWorkload) restore(ctx context.Context, a *afar, at *fleet.Node, how lab.Started, cached ...string) (_ []result.Observation, err error) {
-	if err := a.lab.Ready(ctx, w.frozen, 1, cached...); err != nil {
-		return nil, err
-	}
+func (w *farWorkload) restore(ctx context.Context, a *afar, at *fleet.Node, how lab.Started) (_ []result.Observation, err error) {
 	before, err := at.Received()
 	if err != nil {
 		return nil, err
@@ -131,11 +131,18 @@ func (w *farWorkload) restore(ctx context.Context, a *afar, at *fleet.Node, how 
 
 func (w *farWorkload) fromPeer(ctx context.Context, a *afar, link wire, prepared bool, how lab.Started, flags ...string) ([]result.Observation, error) {
 	pair := []*fleet.Node{a.holder(), a.cold()}
+	if err := lab.DropCaches(); err != nil {
+		return nil, err
+	}
 	if err := a.start(ctx, link, pair, fleet.Sources{Peers: pair, NoObjectStore: true, Unprepared: !prepared}, flags...); err != nil {
 		return nil, err
 	}
 	defer stop(pair)
-	return w.restore(ctx, a, a.cold(), how, a.lab.StoreFolder())
+	// The page cache was emptied before the holder made anything: what it has made is in there, too.
+	if err := a.lab.Have(ctx, w.frozen, 1, a.lab.StoreFolder()); err != nil {
+		return nil, err
+	}
+	return w.restore(ctx, a, a.cold(), how)
 }
 
 func (w *farWorkload) fromObjects(ctx context.Context, a *afar, whole bool) ([]result.Observation, error) {
@@ -144,11 +151,11 @@ func (w *farWorkload) fromObjects(ctx context.Context, a *afar, whole bool) ([]r
 		return nil, err
 	}
 	defer stop([]*fleet.Node{n})
-	if !whole {
-		return w.restore(ctx, a, n, lab.Started{}, a.fleet.Objects().Folder())
-	}
 	if err := a.lab.Ready(ctx, w.frozen, 1, a.fleet.Objects().Folder()); err != nil {
 		return nil, err
+	}
+	if !whole {
+		return w.restore(ctx, a, n, lab.Started{})
 	}
 	start := time.Now()
 	if _, err := n.Thawd().Pull(ctx, w.frozen.Name(), control.PullWhole); err != nil {
