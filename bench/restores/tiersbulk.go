@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"thaw/bench/lab/fleet"
 	"thaw/bench/result"
 	"thaw/bench/scenario"
+	"thaw/internal/pagehash"
 )
 
 // addCopies adds what bulk comes to.
@@ -29,6 +31,9 @@ func (a *afar) addCopies(plan *scenario.Plan) {
 			return a.holder().CopyTLS(ctx, path, a.cold())
 		})
 		trial(fromPeer, a.stream)
+		plan.Trials = append(plan.Trials, scenario.Trial{Params: result.P("link", link.name), Subject: hashing, Run: func(context.Context) ([]result.Observation, error) {
+			return []result.Observation{one(hashRate, hashPages())}, nil
+		}})
 		for subject, verify := range map[string]bool{checked: true, unchecked: false} {
 			trial(subject, func(ctx context.Context, _, key string) (int64, error) {
 				c, err := a.holder().Client(a.cold())
@@ -59,6 +64,28 @@ func (a *afar) time(ctx context.Context, link wire, copied func(ctx context.Cont
 	start := time.Now()
 	n, err := copied(ctx, path, key)
 	return []result.Observation{one(throughput, float64(n)/time.Since(start).Seconds())}, err
+}
+
+// hashPages returns at how many bytes a second one thread hashes pages, as each frame is checked.
+func hashPages() float64 {
+	pages := make([]byte, 64<<20)
+	start := time.Now()
+	pagehash.Append(make([]byte, 0, len(pages)/pageBytes*pagehash.Size), pages)
+	return float64(len(pages)) / time.Since(start).Seconds()
+}
+
+// deriveVerified adds at what rate a verified copy could arrive, if hashing were all that it costs, shared by all cores: where a copy without
+// takes all of them already.
+func deriveVerified(d *result.Document) {
+	for _, rate := range d.Series {
+		if rate.Scenario != "tiers" || rate.Name != hashRate.Name {
+			continue
+		}
+		if plain := d.Find("tiers", rate.Params, unchecked, throughput.Name); plain != nil {
+			hashes := 1 / (result.Median(rate.Samples) * float64(runtime.NumCPU()))
+			d.Add("tiers", rate.Params, rate.Subject, []result.Observation{one(throughput, 1/(1/result.Median(plain.Samples)+hashes))})
+		}
+	}
 }
 
 // stream reads the pack from the peer as one stream and drops it.
