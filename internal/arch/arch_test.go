@@ -61,7 +61,7 @@ var mayImport = map[string][]string{
 	"thaw/bench/fleet":          {"thaw/bench/htmlreport", "thaw/bench/result", "thaw/pagestore/blob/placement"},
 	"thaw/bench/host":           {"thaw/bench/result", "thaw/internal/..."},
 	"thaw/bench/scenario":       {"thaw/bench/result", "thaw/checkpoint"},
-	"thaw/bench/restores":       {"thaw/bench/lab", "thaw/bench/lab/fleet", "thaw/bench/result", "thaw/bench/scenario", "thaw/control", "thaw/restore/tracer"},
+	"thaw/bench/restores":       {"thaw/internal/pagehash", "thaw/bench/lab", "thaw/bench/lab/fleet", "thaw/bench/result", "thaw/bench/scenario", "thaw/control", "thaw/restore/tracer"},
 	"thaw/bench/functions/demo": {"thaw/bench/..."},
 	"thaw/bench/functions":      {"thaw/bench/lab", "thaw/bench/result", "thaw/bench/scenario", "thaw/checkpoint", "thaw/control", "thaw/function/...", "thaw/pagestore"},
 	"thaw/bench/baseline":       {"thaw/checkpoint", "thaw/uffd", "thaw/internal/..."},
