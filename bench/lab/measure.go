@@ -148,50 +148,16 @@ func (t *trial) respond(ctx context.Context, start time.Time, r *Run) error {
 	return a.compare(t.want())
 }
 
-// FirstCall starts the container once, page cache warm, waits until the process has all its memory, and only then makes the request. It returns, in seconds, what
-// that took, and W: what the first call takes beyond W in a process that lacks nothing no bringing of memory takes away.
-func (l *Lab) FirstCall(ctx context.Context, f *Frozen, input Input, name Mode) (first, w float64, err error) {
-	t, err := l.newTrial(f, input)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer func() { err = errors.Join(err, t.close()) }()
-	if _, err := l.begin(ctx, name, Warm, f); err != nil {
-		return 0, 0, err
-	}
-	if err := l.modes[name].restore(ctx, t); err != nil {
-		return 0, 0, err
-	}
-	if err := t.server.settle(ctx); err != nil {
-		return 0, 0, err
-	}
-	took, err := t.callOnce(ctx)
-	if err != nil {
-		return 0, 0, err
-	}
-	r := Run{Mode: name}
-	if err := t.warmCalls(ctx, &r); err != nil {
-		return 0, 0, err
-	}
-	return took.Seconds(), *r.WarmCall, nil
-}
-
-// callOnce makes the request, and returns what it took.
-func (t *trial) callOnce(ctx context.Context) (time.Duration, error) {
-	a, took, err := t.client.call(ctx, t.request())
-	if err == nil {
-		err = a.compare(t.want())
-	}
-	return took, err
-}
-
 // warmCalls waits until the process has all its memory and sets W.
 func (t *trial) warmCalls(ctx context.Context, r *Run) error {
 	if err := t.server.settle(ctx); err != nil {
 		return err
 	}
 	for range warmCalls {
-		took, err := t.callOnce(ctx)
+		a, took, err := t.client.call(ctx, t.request())
+		if err == nil {
+			err = a.compare(t.want())
+		}
 		if err != nil {
 			return err
 		}

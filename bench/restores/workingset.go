@@ -22,8 +22,6 @@ var (
 	// setPages is how many pages the set brings, setGrowth that over those that the largest single run touched.
 	setPages  = result.Metric{Name: "set", Unit: "pages"}
 	setGrowth = result.Metric{Name: "growth", Unit: "ratio"}
-	// firstCall is what a first request takes beyond W where all memory is there before it is made.
-	firstCall = result.Metric{Name: "first-call", Unit: "ns"}
 )
 
 const (
@@ -36,8 +34,6 @@ const (
 	warmRestores = 3
 	// recorded is the subject that is a recording, and not a restore that is timed.
 	recorded = "recorded"
-	// lacksNothing is the subject that is asked when it has all its memory.
-	lacksNothing = "thaw-set-later"
 )
 
 func workingSetScenario() scenario.Scenario {
@@ -49,10 +45,6 @@ func workingSetScenario() scenario.Scenario {
 	disk := &scenario.Limit{
 		Of: scenario.Side{Subject: diskReader, Metric: readTime.Name, Figure: result.Middle}, Less: &beforeRunning,
 		Is: "the time to read all images from the disk, in order, by one thread, less what can pass before the process runs (the floor's to-running)",
-	}
-	call := &scenario.Limit{
-		Of: scenario.Side{Subject: lacksNothing, Metric: firstCall.Name, Figure: result.Middle},
-		Is: "what the first request to a process that was restored and has had all its memory for a while takes beyond W: caches, page tables, the scheduler",
 	}
 	over := func(c result.Params, each []string, base lab.Mode, want float64, is string) scenario.Goal {
 		floor := side(base)
@@ -76,7 +68,7 @@ func workingSetScenario() scenario.Scenario {
 		Goals: []scenario.Goal{
 			bound("pages waited for, of those touched, same input", result.P("input", same), string(lab.ThawSetCopied), faultsLeft.Name, 2),
 			bound("pages waited for, of those touched, other input", result.P("input", string(lab.OtherInput)), string(lab.ThawSetCopied), faultsLeft.Name, 10),
-			limited(over(result.P("input", same, "cache", "warm"), []string{"function"}, lab.ThawBlind, 0.6, blind), call),
+			over(result.P("input", same, "cache", "warm"), []string{"function"}, lab.ThawBlind, 0.6, blind),
 			limited(over(result.P("input", same, "cache", "dropped"), []string{"function"}, lab.ThawBlind, 0.35, blind), disk),
 			over(result.P("input", same), []string{"function", "cache"}, lab.CRIUEager, 0.3, criu),
 			over(result.P("input", same), []string{"function", "cache"}, lab.CRIULazy, 0.3, criu),
@@ -170,7 +162,7 @@ func (f *function) params(input lab.Input, cache lab.Cache) result.Params {
 func (f *function) wanted(env *scenario.Env) bool {
 	for _, input := range lab.Inputs() {
 		for _, cache := range f.caches {
-			for _, mode := range append(slices.Clone(f.modes), lab.ThawSetCopied, recorded, lacksNothing) {
+			for _, mode := range append(slices.Clone(f.modes), lab.ThawSetCopied, recorded) {
 				if env.Wants(f.params(input, cache), string(mode)) {
 					return true
 				}
@@ -246,7 +238,6 @@ func (f *function) add(plan *scenario.Plan, l *lab.Lab) {
 			f.time(plan, l, lab.SameInput, mode, cache)
 		}
 	}
-	f.callLater(plan, l)
 	if f.Name == "large" {
 		plan.Trials = append(plan.Trials, readTrial(l, f.frozen, f.params(lab.SameInput, lab.Dropped)))
 	}
@@ -263,17 +254,6 @@ func (f *function) add(plan *scenario.Plan, l *lab.Lab) {
 			},
 		})
 	}
-}
-
-// callLater adds a trial that times the first request to a process that has all its memory.
-func (f *function) callLater(plan *scenario.Plan, l *lab.Lab) {
-	plan.Trials = append(plan.Trials, scenario.Trial{
-		Params: f.params(lab.SameInput, lab.Warm), Subject: lacksNothing, Group: string(lab.Warm),
-		Run: func(ctx context.Context) ([]result.Observation, error) {
-			first, w, err := l.FirstCall(ctx, f.frozen, lab.SameInput, lab.ThawSet)
-			return []result.Observation{one(firstCall, nanoseconds(first-w))}, err
-		},
-	})
 }
 
 // time adds a trial that times restores.
