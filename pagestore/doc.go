@@ -62,7 +62,7 @@
 //	  Store.finishing          while an ordinary pack is made of a partial one
 //	    partial/ (flock)       making, finishing and deleting partial packs
 //	      Store.mu             the open packs and streams of hot pages; held for look-ups in a map only
-//	prefetcher.mu, dedup.mu, packSet.mu, pipeline.mu, verifier.mu, hotStream.mu, RemoteHot.mu    nothing is locked below them
+//	prefetcher.mu, dedup.mu, packSet.mu, pipeline.mu, line.mu, verifier.mu, hotStream.mu, RemoteHot.mu    nothing is locked below them
 //
 // Ready and Load of packs that are complete take no lock. verifier.mu is held while a progress callback runs, so that calls do not overlap.
 //

@@ -23,7 +23,8 @@ const stagedSnapshot = "snapshot"
 
 // ImportOptions change how Import works.
 type ImportOptions struct {
-	// Workers is the number of goroutines that hash pages at a time; others read and write beside them. Default: GOMAXPROCS.
+	// Workers is the number of goroutines that hash pages at a time; if there are more cores, up to two others read and write beside
+	// them. Default: GOMAXPROCS.
 	Workers int
 	// Progress is called up to ten times a second, by one goroutine at a time; it should return soon. nil for none.
 	Progress func(Progress)

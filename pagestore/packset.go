@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"runtime"
 	"sync"
 
 	"thaw/internal/durable"
@@ -27,7 +28,7 @@ const (
 )
 
 // packSet writes the new pages of an import to as many packs as they need. Pages are entered by one goroutine at a time, with add,
-// and written by many. A pack is sealed by whoever sees that it is full and all its pages are written. Another goroutine, which close
+// and written in the same order by one at a time, with write. A pack is sealed by whichever sees that it is full and all its pages are written. Another goroutine, which close
 // ends, syncs behind them.
 type packSet struct {
 	fs    durable.FS
@@ -55,7 +56,7 @@ type newPack struct {
 	position uint32 // in the manifest's table of packs
 	file     durable.File
 	writer   *pack.Writer
-	reserved int64 // bytes of file, by the caller of add
+	reserved int64 // bytes of file; owned by the caller of write
 
 	// Protected by packSet.mu.
 	full      bool  // no pages will be added
@@ -101,9 +102,7 @@ func (p *packSet) add(digest *Digest, sum uint64) (n *newPack, page uint32, err 
 			return nil, 0, err
 		}
 	}
-	page = p.current.writer.Add(digest, sum)
-	p.reserve(p.current, pack.Offset(page+1))
-	return p.current, page, nil
+	return p.current, p.current.writer.Add(digest, sum), nil
 }
 
 // reserve sees to it that the disk has the pack's first size bytes reserved.
@@ -159,8 +158,10 @@ func (p *packSet) hold(n *newPack) {
 	n.holders++
 }
 
-// write writes pages that have places from first on, and ends one hold. It is safe for concurrent use.
+// write writes pages that have places from first on, and ends one hold. The disk is asked for room here and not in add: it may have
+// to wait, and others have pages to place.
 func (p *packSet) write(n *newPack, data []byte, first uint32) error {
+	p.reserve(n, pack.Offset(first)+int64(len(data)))
 	if err := n.writer.WritePages(data, first); err != nil {
 		return err
 	}
@@ -168,25 +169,30 @@ func (p *packSet) write(n *newPack, data []byte, first uint32) error {
 	n.holders--
 	n.written += int64(len(data))
 	complete := n.full && n.holders == 0
-	p.requestWritebackLocked(n)
+	requested := p.requestWritebackLocked(n)
 	p.mu.Unlock()
+	if requested {
+		// The syncer has a core now. It takes a moment of it; but while all others have something to do, it would wait for 10 ms.
+		runtime.Gosched()
+	}
 	if !complete {
 		return nil
 	}
 	return p.seal(n)
 }
 
-// requestWritebackLocked tells the disk to begin with what was written since the last time. As pages are written almost in order, that
-// is almost the range that follows.
-func (p *packSet) requestWritebackLocked(n *newPack) {
+// requestWritebackLocked has the syncer tell the disk to begin with what was written since the last time, if it is enough.
+func (p *packSet) requestWritebackLocked(n *newPack) (requested bool) {
 	size := n.written - n.requested
 	if size < writebackBytes {
-		return
+		return false
 	}
 	select {
 	case p.queue <- syncJob{file: n.file, off: pack.Offset(0) + n.requested, n: size}:
 		n.requested = n.written
+		return true
 	default:
+		return false
 	}
 }
 

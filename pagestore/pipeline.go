@@ -3,6 +3,7 @@ package pagestore
 import (
 	"bytes"
 	"context"
+	"runtime"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -15,35 +16,43 @@ import (
 
 const (
 	// chunkPages is the unit in which pages move through an import. 1 MiB stays in the caches of a core from the first step to
-	// the last, and is written at 6.5 GB/s from there, at 3.2 from memory. With smaller ones goroutines wait for each other too often: 64
-	// pages cost a tenth of the speed.
+	// the last, and is written at 6.5 GB/s from there, at 3.2 from memory. In smaller pieces a file system's cache is made of smaller pieces,
+	// too: written in 64 pages each, an image of 256 MiB takes a third more of the kernel's time.
 	chunkPages = 256
-	// extraChunks is how many chunks there are beyond those that are hashed: they are read or written meanwhile.
-	extraChunks = 2
+	// extraGoroutines is how many goroutines there are beyond those that hash, if there are cores for them: they read or write meanwhile. More
+	// than one for each core hinder each other: threads that could run wait for one core while the other is idle, a sixth of the time.
+	extraGoroutines = 2
+	// chunksEach is how many chunks there are for each goroutine: it takes another one while earlier ones cannot be placed yet, or are not written.
+	chunksEach = 4
 )
 
-// The pages of an import move in chunks, each from its first step to the last on one goroutine, which then takes the
-// next one:
+// The pages of an import move in chunks. A goroutine takes one, does the first steps and puts it into a line; then it does what can be
+// done in the lines, for whichever chunks, and takes the next one. So it does not wait until another chunk is placed or written, unless
+// all chunks do.
 //
 //	take    the next part of the image                one at a time
 //	read    its pages from the input: zero?
 //	hash    SHA-256                                   Workers at a time
 //	find    in the store? xxh64 of the others
-//	place   repeats, places in packs, extents         one at a time, in image order
-//	write   the new pages
+//	place   repeats, places in packs, extents         in line
+//	write   the new pages                             in line: file systems let in one write to a file at a time anyway
 type pipeline struct {
 	*importer
 	// hashing has room for Workers chunks.
 	hashing chan struct{}
+	// free are the chunks that nobody uses.
+	free    chan *chunk
+	placing line
+	writing line
 
 	mu     sync.Mutex
-	source source        // protected by mu
-	last   chan struct{} // placed of the chunk that was taken last; protected by mu
+	source source // protected by mu
+	taken  uint64 // chunks; protected by mu
 
 	// Owned by the chunk that is placed.
 
 	// stored are the new pages of this import, so that each is stored once.
-	stored map[Digest]place
+	stored *placedPages
 	meter  *meter
 }
 
@@ -58,9 +67,9 @@ type chunk struct {
 	digests []Digest
 	sums    []uint64
 	found   []found
-	// Chunks are placed in image order: turn is closed when the chunk before is placed, placed when this one is.
-	turn, placed chan struct{}
-	writes       []write
+	hashes  []uint64 // of digests, in pipeline.stored
+	number  uint64   // in image order, from 0
+	writes  []write
 }
 
 // found is what is found out about a page without the pages before.
@@ -83,6 +92,7 @@ func newChunk() *chunk {
 		digests: make([]Digest, chunkPages),
 		sums:    make([]uint64, chunkPages),
 		found:   make([]found, chunkPages),
+		hashes:  make([]uint64, chunkPages),
 	}
 }
 
@@ -93,17 +103,22 @@ func (c *chunk) page(i int) []byte { return c.pages(i, i+1) }
 
 // copyPages moves the image into packs and the builder.
 func (im *importer) copyPages(ctx context.Context) error {
+	workers := im.opts.Workers
 	p := &pipeline{
 		importer: im,
-		hashing:  make(chan struct{}, im.opts.Workers),
+		hashing:  make(chan struct{}, workers),
 		source:   source{spaces: im.spaces},
-		last:     make(chan struct{}),
-		stored:   make(map[Digest]place),
+		stored:   newPlacedPages(im.pages),
 		meter:    newMeter(im.opts.Progress, Progress{Stage: StageImport, TotalBytes: im.pages * PageSize}),
 	}
-	close(p.last) // nobody is before the first chunk
+	goroutines := max(workers, min(workers+extraGoroutines, runtime.GOMAXPROCS(0)))
+	chunks := min(chunksEach*uint64(goroutines), im.pages/chunkPages+1)
+	p.free = make(chan *chunk, chunks)
+	for range chunks {
+		p.free <- newChunk()
+	}
 	g, ctx := errgroup.WithContext(ctx)
-	for range min(uint64(im.opts.Workers+extraChunks), im.pages/chunkPages+1) {
+	for range min(uint64(goroutines), chunks) {
 		g.Go(func() error { return p.moveChunks(ctx) })
 	}
 	if err := g.Wait(); err != nil {
@@ -118,26 +133,32 @@ func (im *importer) copyPages(ctx context.Context) error {
 
 // moveChunks is one of the goroutines.
 func (p *pipeline) moveChunks(ctx context.Context) error {
-	for c := newChunk(); p.take(c); {
-		if err := p.move(ctx, c); err != nil {
-			return err
+	for {
+		select {
+		case c := <-p.free:
+			if !p.take(c) {
+				p.free <- c // for the others to find out, too
+				return nil
+			}
+			if err := p.move(ctx, c); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
-	return nil
 }
 
 // take fills in which pages the chunk is to get, and reports whether there are any.
 func (p *pipeline) take(c *chunk) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.source.next(c) {
-		return false
-	}
-	c.turn, c.placed = p.last, make(chan struct{})
-	p.last = c.placed
-	return true
+	c.number = p.taken
+	p.taken++
+	return p.source.next(c)
 }
 
+// move does the first steps of a chunk, and of those in line what can be done.
 func (p *pipeline) move(ctx context.Context, c *chunk) error {
 	if err := c.read(p.input.Files); err != nil {
 		return err
@@ -151,16 +172,11 @@ func (p *pipeline) move(ctx context.Context, c *chunk) error {
 	c.hash()
 	<-p.hashing
 	p.find(c)
-	select {
-	case <-c.turn:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	if err := p.place(c); err != nil {
+	p.placing.add(c)
+	if err := p.placing.serve(p.place); err != nil {
 		return err
 	}
-	close(c.placed)
-	return p.write(c)
+	return p.writing.serve(p.write)
 }
 
 var zeroPage [PageSize]byte
@@ -191,10 +207,11 @@ func (p *pipeline) find(c *chunk) {
 	}
 }
 
-// place adds the pages of a chunk to the image. It gives the new ones places in packs and moves them to the front of the
+// place adds the pages of a chunk to the image, and puts the chunk into the next line. It gives the new ones places in packs and moves them to the front of the
 // chunk, for one large write.
 func (p *pipeline) place(c *chunk) error {
 	c.writes = c.writes[:0]
+	p.expect(c)
 	fresh := 0
 	for i := range c.n {
 		where, known := p.known(c, i)
@@ -214,7 +231,17 @@ func (p *pipeline) place(c *chunk) error {
 	}
 	p.meter.progress.NewBytes = p.report.NewPages * PageSize
 	p.meter.add(uint64(c.n) * PageSize)
+	p.writing.add(c)
 	return nil
+}
+
+// expect prepares for the pages that the store does not have.
+func (p *pipeline) expect(c *chunk) {
+	for i := range c.n {
+		if f := &c.found[i]; !f.zero && !f.stored {
+			c.hashes[i] = p.stored.expect(&c.digests[i])
+		}
+	}
 }
 
 // known returns where a page is, unless it is new. A page of zeros is nowhere, and not new.
@@ -228,7 +255,7 @@ func (p *pipeline) known(c *chunk, i int) (place, bool) {
 		p.report.DuplicatePages++
 		return place{pack: p.lookup.positionOf(f.at.Pack), page: f.at.Page}, true
 	}
-	where, ok := p.stored[c.digests[i]]
+	where, ok := p.stored.find(c.hashes[i], &c.digests[i])
 	if ok {
 		p.report.DuplicatePages++
 	}
@@ -255,18 +282,19 @@ func (p *pipeline) store(c *chunk, i, to int) (place, error) {
 		c.writes = append(c.writes, write{pack: n, from: to, to: to + 1, first: page})
 	}
 	where := place{pack: n.position, page: page}
-	p.stored[c.digests[i]] = where
+	p.stored.add(c.hashes[i], &c.digests[i], where)
 	p.report.NewPages++
 	return where, nil
 }
 
-// write writes the new pages of a chunk that is placed.
+// write writes the new pages of a chunk that is placed. Nobody uses the chunk any more then.
 func (p *pipeline) write(c *chunk) error {
 	for _, w := range c.writes {
 		if err := p.packs.write(w.pack, c.pages(w.from, w.to), w.first); err != nil {
 			return err
 		}
 	}
+	p.free <- c
 	return nil
 }
 

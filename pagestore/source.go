@@ -20,12 +20,18 @@ type part struct {
 	pages  int
 }
 
-// next says in c.n and c.parts which pages the chunk is to get, and reports whether there are any.
+// next says in c.n and c.parts which pages the chunk is to get, and reports whether there are any. The first chunk gets one less, as a pack
+// begins with a header of the size of a page: if all pages are new, each write ends at a whole MiB of the file then, where the page
+// cache can take it in one piece.
 func (s *source) next(c *chunk) bool {
 	c.n, c.parts = 0, c.parts[:0]
-	for c.n < chunkPages && s.more() {
+	limit := chunkPages
+	if c.number == 0 {
+		limit--
+	}
+	for c.n < limit && s.more() {
 		run := &s.spaces[0].Runs[s.run]
-		n := int(min(run.Pages-s.done, uint64(chunkPages-c.n)))
+		n := int(min(run.Pages-s.done, uint64(limit-c.n)))
 		c.want(part{file: run.File, offset: run.Offset + int64(s.done)*PageSize, pages: n})
 		if s.done += uint64(n); s.done == run.Pages {
 			s.run, s.done = s.run+1, 0

@@ -44,7 +44,7 @@ func importScenario() scenario.Scenario {
 		Goals: []scenario.Goal{{
 			Name: "speed over SHA-256's", Case: result.P("zero", "0%"), Each: []string{"known", "workers"}, Ours: ours, Floor: &sha,
 			FloorIs: "crypto/sha256 of the same 4 KiB pages, one after the other, by as many threads", Limit: &scenario.Limit{Of: parts,
-				Is: "reading, SHA-256 as the import computes it, and of the new pages xxh64 and pwrite(2), by as many threads that hash, which look for nothing and wait for nobody, nor for the disk"},
+				Is: "reading, SHA-256 as the import computes it, of the new pages xxh64, pwrite(2) and the beginning of writeback, by as many threads that hash, each into a file of its own, which look for nothing and wait for nobody, nor in the end for the disk"},
 			Want: 0.8, AtLeast: true,
 		}},
 		Prepare: prepareImport,

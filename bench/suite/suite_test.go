@@ -150,7 +150,7 @@ func TestGridsHaveTheirRegionsAndFewEnoughMappings(t *testing.T) {
 	}
 }
 
-func TestPartsOfAnImportWriteEachNewPageToItsPlace(t *testing.T) {
+func TestPartsOfAnImportWriteTheNewPagesOfAShare(t *testing.T) {
 	for _, known := range []int{0, 50, 100} {
 		c := importCase{known: known, data: make([]byte, 777*page)}
 		fresh := uint64(0)
@@ -168,14 +168,12 @@ func TestPartsOfAnImportWriteEachNewPageToItsPlace(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		buf := make([]byte, partsPages*page)
-		for p := uint64(0); p < c.pages(); p += partsPages {
-			if err := c.part(f, p, min(p+partsPages, c.pages()), buf, make(chan struct{}, 1)); err != nil {
-				t.Fatal(err)
-			}
+		const first = 3 * partsPages / 2 // the second share of two
+		if err := c.share(f, first, c.pages(), make(chan struct{}, 1), make(chan span, 1)); err != nil {
+			t.Fatal(err)
 		}
 		var want []byte
-		for p := range c.pages() {
+		for p := uint64(first); p < c.pages(); p++ {
 			if p%100 >= uint64(known) {
 				want = append(want, c.data[p*page:][:page]...)
 			}

@@ -269,14 +269,13 @@ func (p *Partial) Present(page, end uint32) (n int) {
 	return n
 }
 
-// settle finds out whether a doubtful page is here.
+// settle finds out whether a doubtful page is here. Whoever else says so meanwhile is right: they may have admitted it.
 func (p *Partial) settle(page uint32) bool {
 	state := byte(missing)
 	if p.agrees(page) {
 		state = present
 	}
-	_, err := p.state.WriteAt([]byte{state}, statesOff(p.pages)+int64(page))
-	return err == nil && state == present
+	return p.markDoubtful(page, state) == nil && p.states[page] == present
 }
 
 // agrees reports whether a page of the file, its digest and its sum go together.

@@ -431,6 +431,46 @@ func FuzzReadPresence(f *testing.F) {
 	})
 }
 
+func TestPagesAdmittedWhileTheyAreLookedAtStay(t *testing.T) {
+	const pages = 200
+	w := newWhole(t, pages)
+	for range 20 {
+		dir := t.TempDir()
+		p := w.open(t, dir, boot(1))
+		if err := w.admit(p, 0, pages); err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+		file, _ := p.Files()
+		if err := os.Truncate(file, pack.PageSize); err != nil { // power is lost: the map has pages that are not here
+			t.Fatal(err)
+		}
+		if err := os.Truncate(file, int64(len(w.file))); err != nil {
+			t.Fatal(err)
+		}
+		p, other := w.open(t, dir, boot(2)), w.open(t, dir, boot(2))
+		var all sync.WaitGroup
+		all.Go(func() {
+			for page := range w.n {
+				p.Missing(page, page+1)
+			}
+		})
+		all.Go(func() {
+			for page := range w.n {
+				if err := w.admit(other, page, 1); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		all.Wait()
+		if at := p.Missing(0, pages); at != pages {
+			t.Errorf("page %d was admitted, and is missing", at)
+		}
+		p.Close()
+		other.Close()
+	}
+}
+
 func TestGoldenMap(t *testing.T) {
 	const golden = "testdata/40-pages.map"
 	w := newWhole(t, 40)

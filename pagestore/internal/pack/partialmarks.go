@@ -64,14 +64,31 @@ func (p *Partial) mark(page, n uint32) (err error) {
 	return nil
 }
 
-// setByte is an atomic store of one byte, of which others, other processes too, store the neighbors. The slice begins at a page border.
+// markDoubtful says what became of a page, if it is doubtful still.
+func (p *Partial) markDoubtful(page uint32, state byte) (err error) {
+	defer mapping.Recover(mapping.Guard(), &err)
+	replaceByte(p.marks.states, statesOff(p.pages)+int64(page), state, func(old byte) bool { return old == doubtful })
+	return nil
+}
+
+// setByte is an atomic store of one byte; see replaceByte.
 func setByte(b []byte, at int64, value byte) {
-	var set, mask [4]byte
-	set[at&3], mask[at&3] = value, 0xff
+	replaceByte(b, at, value, func(byte) bool { return true })
+}
+
+// replaceByte atomically replaces one byte, if may says that its value may be replaced. Others, other processes too, may be replacing it and its
+// neighbors. The slice begins at a page border.
+func replaceByte(b []byte, at int64, value byte, may func(old byte) bool) {
 	word := (*uint32)(unsafe.Pointer(&b[at&^3]))
 	for {
 		old := atomic.LoadUint32(word)
-		if atomic.CompareAndSwapUint32(word, old, old&^binary.NativeEndian.Uint32(mask[:])|binary.NativeEndian.Uint32(set[:])) {
+		var bytes [4]byte
+		binary.NativeEndian.PutUint32(bytes[:], old)
+		if !may(bytes[at&3]) {
+			return
+		}
+		bytes[at&3] = value
+		if atomic.CompareAndSwapUint32(word, old, binary.NativeEndian.Uint32(bytes[:])) {
 			return
 		}
 	}

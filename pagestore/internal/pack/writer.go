@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"hash"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -17,14 +18,19 @@ type Writer struct {
 	pages   int
 	sums    []byte
 	digests []byte
+	id      hash.Hash // over the first hashed bytes of digests
+	hashed  int
 }
+
+// hashBytes is how many bytes of digests are hashed at a time, when they are added: while Seal hashes, nobody has anything else to do.
+const hashBytes = 4096
 
 // NewWriter starts a pack in an empty file, which stays the caller's to sync and close.
 func NewWriter(f durable.File) (*Writer, error) {
 	if _, err := f.WriteAt(encodeHeader(), 0); err != nil {
 		return nil, fmt.Errorf("write pack header: %w", err)
 	}
-	return &Writer{file: f}, nil
+	return &Writer{file: f, id: sha256.New()}, nil
 }
 
 // Pages returns how many pages the pack has so far.
@@ -43,7 +49,16 @@ func (w *Writer) Add(digest *Digest, sum uint64) (page uint32) {
 	w.sums = binary.LittleEndian.AppendUint64(w.sums, sum)
 	w.digests = append(w.digests, digest[:]...)
 	w.pages++
+	if len(w.digests)-w.hashed >= hashBytes {
+		w.hash(w.digests)
+	}
 	return uint32(w.pages - 1)
+}
+
+// hash goes on with the ID, up to the end of what is given of the footer.
+func (w *Writer) hash(footer []byte) {
+	w.id.Write(footer[w.hashed:])
+	w.hashed = len(footer)
 }
 
 // WritePages writes pages that Add has numbered from first on. After an error the pack is unusable.
@@ -58,9 +73,10 @@ func (w *Writer) WritePages(data []byte, first uint32) error {
 // least one page, and all of them must have been written.
 func (w *Writer) Seal() (*Footer, error) {
 	footer := append(w.digests, w.sums...)
+	w.hash(footer)
 	t := trailer{
 		pages:      w.pages,
-		id:         sha256.Sum256(footer),
+		id:         ID(w.id.Sum(nil)),
 		sumsSum:    xxhash.Sum64(w.sums),
 		digestsSum: xxhash.Sum64(w.digests),
 	}
