@@ -14,20 +14,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// read reads into the page cache everything that a start of these containers in the mode reads: their images, the store, the tools, and the
+// read reads into the page cache everything that a start of these containers in the mode reads: their images or the store, the tools, and the
 // files that the frozen processes have mapped, or all programs of the root file system for a cold start. It is done before each
 // start, for no kernel promises to keep a file in memory, and some give up what has not been used for a minute: one page of a library that
 // is missing then costs as much as the whole of what is measured.
 func (l *Lab) read(ctx context.Context, frozen []*Frozen, mode Mode) error {
-	paths := append(l.config.Files(), l.store())
-	if mode == Cold {
+	paths := l.config.Files()
+	byCRIU := mode == CRIUEager || mode == CRIULazy
+	switch {
+	case mode == Cold:
 		paths = append(paths, filepath.Join(l.config.Rootfs, "usr"))
+	case !byCRIU:
+		paths = append(paths, l.store())
 	}
-	seen := make(map[*Frozen]bool)
-	for _, f := range frozen {
-		if !seen[f] {
-			seen[f] = true
-			paths = append(append(paths, f.images), f.files...)
+	for f := range distinct(frozen) {
+		paths = append(paths, f.files...)
+		if byCRIU {
+			paths = append(paths, f.images)
 		}
 	}
 	_, err := ReadAll(ctx, paths...)

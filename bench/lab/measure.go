@@ -96,20 +96,14 @@ func (l *Lab) measure(ctx context.Context, f *Frozen, m mode, r Run) (_ Run, err
 // begin brings page cache and free memory into their state for a start of these containers, and returns how many bytes the machine has
 // read from its disks by then.
 func (l *Lab) begin(ctx context.Context, mode Mode, cache Cache, frozen ...*Frozen) (uint64, error) {
-	var images uint64
-	for _, f := range frozen {
-		images += f.Snapshot.ImageBytes
-	}
-	need := images + restoreMemory
 	if cache == Dropped {
-		need += images // as files, and as memory of processes
 		if err := DropCaches(); err != nil {
 			return 0, err
 		}
 	} else if err := l.read(ctx, frozen, mode); err != nil {
 		return 0, err
 	}
-	if err := OwnMemory(need); err != nil {
+	if err := OwnMemory(needed(frozen, cache)); err != nil {
 		return 0, err
 	}
 	return bytesRead()

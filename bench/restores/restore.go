@@ -24,8 +24,9 @@ var (
 	faultsServed = result.Metric{Name: "faults-served", Unit: "faults"}
 )
 
-// restoreModes are the subjects, the floor among them.
-var restoreModes = []lab.Mode{lab.Thaw, lab.CRIUEager, lab.CRIULazy, lab.Floor}
+// restoreModes are the subjects, the floor among them. Thaw is measured as a node is that has restored a snapshot for a while: thawd records
+// restores by itself until it has a working set. What the set is worth is asked by the scenario working-set.
+var restoreModes = []lab.Mode{lab.ThawSet, lab.CRIUEager, lab.CRIULazy, lab.Floor}
 
 // diskReader is the subject that only reads the images.
 const diskReader = "read"
@@ -43,7 +44,7 @@ func restoreScenario() scenario.Scenario {
 	goal := func(size string, over lab.Mode, want float64) scenario.Goal {
 		floor := side(over)
 		return scenario.Goal{
-			Name: "overhead over " + string(over) + "'s", Case: result.P("size", size), Each: []string{"cache"}, Ours: side(lab.Thaw), Floor: &floor,
+			Name: "overhead over " + string(over) + "'s", Case: result.P("size", size), Each: []string{"cache"}, Ours: side(lab.ThawSet), Floor: &floor,
 			FloorIs: "the same restore by CRIU alone: first response less W, less the floor", Limit: disk[size], Want: want,
 		}
 	}
@@ -71,12 +72,17 @@ type size struct {
 	workload string
 	memory   string // in its images, about
 	caches   []lab.Cache
+	frozen   *lab.Frozen // by add
 }
 
 func sizes(env *scenario.Env) []size {
 	return scenario.Pick(env,
-		[]size{{"small", "24MiB", lab.Caches()}, {"medium", "272MiB", lab.Caches()}, {"large", "1.5GiB", lab.Caches()}},
-		[]size{{"small", "24MiB", []lab.Cache{lab.Warm}}})
+		[]size{
+			{workload: "small", memory: "24MiB", caches: lab.Caches()},
+			{workload: "medium", memory: "272MiB", caches: lab.Caches()},
+			{workload: "large", memory: "1.5GiB", caches: lab.Caches()},
+		},
+		[]size{{workload: "small", memory: "24MiB", caches: []lab.Cache{lab.Warm}}})
 }
 
 func (s *size) params(cache lab.Cache) result.Params {
@@ -96,22 +102,32 @@ func prepareRestore(ctx context.Context, env *scenario.Env) (_ *scenario.Plan, e
 	plan = &scenario.Plan{Close: l.Close, Notes: []string{
 		"faults-served of criu-lazy comes from one restore apart, with a log of each fault, which slows it down.",
 	}}
-	for _, s := range sizes(env) {
-		if err := s.add(ctx, env, l, plan); err != nil {
-			return nil, fmt.Errorf("%s: %w", s.workload, err)
+	wanted := slices.DeleteFunc(sizes(env), func(s size) bool { return !s.wanted(env) })
+	for i := range wanted {
+		if err := wanted[i].add(ctx, env, l, plan); err != nil {
+			return nil, fmt.Errorf("%s: %w", wanted[i].workload, err)
 		}
 	}
-	return plan, l.Prepare(ctx, restoreModes...)
+	if err := l.Prepare(ctx, restoreModes...); err != nil {
+		return nil, err
+	}
+	for i := range wanted {
+		if err := learnAndPack(ctx, l, wanted[i].frozen); err != nil {
+			return nil, fmt.Errorf("working set of %s: %w", wanted[i].workload, err)
+		}
+	}
+	return plan, nil
 }
 
-// add freezes the workload, if any of its trials is wanted, and adds them.
-func (s *size) add(ctx context.Context, env *scenario.Env, l *lab.Lab, plan *scenario.Plan) error {
-	wanted := slices.ContainsFunc(s.caches, func(c lab.Cache) bool {
+// wanted reports whether any trial of the size is.
+func (s *size) wanted(env *scenario.Env) bool {
+	return slices.ContainsFunc(s.caches, func(c lab.Cache) bool {
 		return c == lab.Dropped && env.Wants(s.params(c), diskReader) || slices.ContainsFunc(restoreModes, func(m lab.Mode) bool { return env.Wants(s.params(c), string(m)) })
 	})
-	if !wanted {
-		return nil
-	}
+}
+
+// add freezes the workload and adds its trials.
+func (s *size) add(ctx context.Context, env *scenario.Env, l *lab.Lab, plan *scenario.Plan) error {
 	w, err := lab.FindWorkload(s.workload)
 	if err != nil {
 		return err
@@ -121,6 +137,7 @@ func (s *size) add(ctx context.Context, env *scenario.Env, l *lab.Lab, plan *sce
 	if err != nil {
 		return err
 	}
+	s.frozen = f
 	if err := l.CountFaults(ctx, f, lab.SameInput); err != nil {
 		return err
 	}

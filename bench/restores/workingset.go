@@ -218,10 +218,16 @@ func (f *function) learn(ctx context.Context, env *scenario.Env, l *lab.Lab) err
 	if err := l.Forget(ctx, f.frozen); err != nil {
 		return err
 	}
-	if _, err := l.Learn(ctx, f.frozen, slices.Repeat([]lab.Input{lab.SameInput}, learnRuns)...); err != nil {
+	return learnAndPack(ctx, l, f.frozen)
+}
+
+// learnAndPack has the working set learned that restores are measured with, from as many recordings as thawd makes of a new snapshot by itself
+// before it records but a small share.
+func learnAndPack(ctx context.Context, l *lab.Lab, f *lab.Frozen) error {
+	if _, err := l.Learn(ctx, f, slices.Repeat([]lab.Input{lab.SameInput}, learnRuns)...); err != nil {
 		return err
 	}
-	_, err = l.Pack(ctx, f.frozen)
+	_, err := l.Pack(ctx, f)
 	return err
 }
 
