@@ -119,15 +119,8 @@ func killCgroup(dirs []string) error {
 func thawCgroup(dirs []string) error {
 	var errs []error
 	for _, dir := range dirs {
-		f, err := os.OpenFile(filepath.Join(dir, "freezer.state"), os.O_WRONLY, 0)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it is no freezer, or v2, whose killed processes end
-		}
-		if err == nil {
-			_, err = f.WriteString("THAWED")
-			err = errors.Join(err, f.Close())
-		}
-		errs = append(errs, err)
+		// Without a file of this name it is no freezer, or v2, whose killed processes end.
+		errs = append(errs, freezerV1(dir).thaw())
 	}
 	return errors.Join(errs...)
 }

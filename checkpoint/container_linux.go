@@ -180,7 +180,13 @@ func (t *Tools) CheckpointContainer(ctx context.Context, id string, o DumpOption
 	if err != nil {
 		return err
 	}
-	return t.do(ctx, run{op: "runc checkpoint", cmd: cmd, criuLog: filepath.Join(o.Work, "dump.log"), runcLog: log})
+	ahead, err := t.stopAhead(id, o.Work)
+	if err != nil {
+		return err
+	}
+	ahead.give(cmd)
+	err = t.do(ctx, run{op: "runc checkpoint", cmd: cmd, criuLog: filepath.Join(o.Work, "dump.log"), runcLog: log})
+	return errors.Join(err, ahead.release())
 }
 
 // Container returns the handle of a container that runc knows, whoever started it. What a failed start left has a handle

@@ -54,7 +54,17 @@ func (f *fixture) path(name string) string { return filepath.Join(f.dir, name) }
 // bundle writes a bundle for container id, whose process is cat, and returns its folder.
 func (f *fixture) bundle(t *testing.T, id string) string {
 	t.Helper()
-	b := Bundle{Rootfs: f.rootfs, Args: []string{"/bin/cat"}, CgroupsPath: f.cgroup(id)}
+	return f.write(t, id, f.cat(id))
+}
+
+// cat describes a container whose process is cat.
+func (f *fixture) cat(id string) *Bundle {
+	return &Bundle{Rootfs: f.rootfs, Args: []string{"/bin/cat"}, CgroupsPath: f.cgroup(id)}
+}
+
+// write writes the bundle of container id and returns its folder.
+func (f *fixture) write(t *testing.T, id string, b *Bundle) string {
+	t.Helper()
 	dir := f.path("bundle-" + id)
 	if err := b.Write(dir); err != nil {
 		t.Fatal(err)

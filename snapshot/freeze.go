@@ -48,8 +48,7 @@ type FreezeOptions struct {
 type FreezeReport struct {
 	Import    *pagestore.Report
 	Dump      time.Duration // how long CRIU took
-	Stopping  time.Duration // how much of that CRIU needed to stop the process, as CRIU says; 0 if it does not
-	Stopped   time.Duration // how long the process stood still then
+	Stopped   time.Duration // how long the process stood still at most, from when CRIU began to stop it, as CRIU says; 0 if it does not
 	Writing   time.Duration // how much of that CRIU needed to write pages
 	ImagesDir string        // where the images are; empty if they were removed
 }
@@ -109,7 +108,7 @@ func Freeze(ctx context.Context, store *pagestore.Store, tools *checkpoint.Tools
 	report := &FreezeReport{Dump: time.Since(begin)}
 	// A freeze without figures is as good.
 	if stats, err := criu.ReadDumpStats(dirs.work); err == nil {
-		report.Stopping, report.Stopped, report.Writing = stats.Stopping, stats.Stopped, stats.Writing
+		report.Stopped, report.Writing = stats.Stopping+stats.Stopped, stats.Writing
 	}
 	o.Import.Host = host
 	if o.Dumped != nil {

@@ -32,11 +32,10 @@ type FreezeReport struct {
 	Import *pagestore.Report
 	Layer  *rootfs.Layer // what it had written
 
-	Stopping time.Duration // how long CRIU took to stop the process, which may stand still for most of that; a multiple of 100 ms with a freezer cgroup
-	Stopped  time.Duration // how long the process stood still then
-	Writing  time.Duration // how much of that CRIU needed to write pages
-	Dump     time.Duration // runc and CRIU, from their start to their end
-	Total    time.Duration
+	Stopped time.Duration // how long the process stood still at most, from when CRIU began to stop it
+	Writing time.Duration // how much of that CRIU needed to write pages
+	Dump    time.Duration // runc and CRIU, from their start to their end
+	Total   time.Duration
 }
 
 // Freeze takes a prepared instance into the store: its memory, and what it has written. The container is gone then; Close is still to be
@@ -132,7 +131,6 @@ func (f *freeze) run(ctx context.Context, options *FreezeOptions) error {
 	}
 	i.move(StateFrozen)
 	f.report.Import, f.report.Dump, f.report.Stopped, f.report.Writing = report.Import, report.Dump, report.Stopped, report.Writing
-	f.report.Stopping = report.Stopping
 	return nil
 }
 
