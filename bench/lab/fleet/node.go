@@ -72,11 +72,7 @@ func (f *Fleet) newNode(number int, store string) (_ *Node, err error) {
 		return nil, err
 	}
 	n.client = control.NewClient(n.socket())
-	certificate, err := f.authority.Issue(name, certificateLife)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := certificate.Write(n.keys()); err != nil {
+	if err := n.Certify(certificateLife); err != nil {
 		return nil, err
 	}
 	if n.space, err = newSpace(); err != nil {
@@ -84,6 +80,16 @@ func (f *Fleet) newNode(number int, store string) (_ *Node, err error) {
 	}
 	n.link, err = join(f.hub, n.space, name, address(firstNodeAt+number))
 	return n, err
+}
+
+// Certify gives the node a new key and a certificate for it that holds for so long from now on, also while it runs. One that is negative is over.
+func (n *Node) Certify(life time.Duration) error {
+	certificate, err := n.fleet.authority.Issue(n.name, life)
+	if err != nil {
+		return err
+	}
+	_, err = certificate.Write(n.keys())
+	return err
 }
 
 func (n *Node) socket() string { return filepath.Join(n.dir, "thawd.sock") }

@@ -280,6 +280,36 @@ func (w *ward) breaks(t *testing.T) {
 		check(t, n.Cut(false))
 		check(t, <-answered)
 	})
+	for _, c := range []struct {
+		name string
+		from Sources
+	}{
+		{"a certificate expires during a restore and the process waits until it is replaced", Sources{Peers: w.nodes[:2], NoObjectStore: true}},
+		{"a certificate expires during a restore and the object store serves", Sources{Peers: w.nodes[:2]}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := w.nodes[1]
+			w.fresh(t, w.nodes[:2], c.from, noReadAhead...)
+			p := w.restore(t, n, onDemand)
+			check(t, n.Certify(-time.Second))
+			asked := demanded(t, p)
+			answered := make(chan error, 1)
+			go func() { answered <- w.ask(t.Context(), p, 2) }()
+			if c.from.NoObjectStore {
+				eventually(t, "the process waits for memory", func() (bool, error) { return demanded(t, p) > asked, nil })
+				eventually(t, "the peer is said to be of no use", func() (bool, error) { return refused(t, n) > 0, nil })
+				select {
+				case err := <-answered:
+					t.Errorf("the process answered without its memory: %v", err)
+				default:
+				}
+				check(t, n.Certify(time.Hour))
+			}
+			check(t, <-answered)
+			check(t, n.Certify(time.Hour))
+			check(t, w.ask(t.Context(), p, 3))
+		})
+	}
 	t.Run("nothing comes until the deadline and the process is stopped with the reason", func(t *testing.T) {
 		n := w.nodes[1]
 		w.fresh(t, []*Node{n}, Sources{}, "--read-ahead", "0", "--page-deadline", "500ms", "--bad-pages", "kill")
@@ -329,4 +359,19 @@ func demanded(t *testing.T, p *lab.Process) (n uint64) {
 		n += f
 	}
 	return n
+}
+
+// refused returns how many requests of a node for pages have failed.
+func refused(t *testing.T, n *Node) (sum uint64) {
+	t.Helper()
+	tiers, err := n.Thawd().Tiers(t.Context())
+	check(t, err)
+	for _, s := range tiers.Sources {
+		for _, c := range s.Classes {
+			for _, errs := range c.Errors {
+				sum += errs
+			}
+		}
+	}
+	return sum
 }
