@@ -7,6 +7,9 @@ const (
 	scanObjects, scanFlights = 64, 32
 	// bulkGuess is the range that bulk is ranked by: there, throughput counts more than the first frame.
 	bulkGuess = 16
+	// bulkBegin is the range that bulk begins with: 1 MiB. Who asks for bulk wants all of it, so that nothing is brought in vain; and of short runs, which began
+	// with one frame, a restore from a peer had 600 requests for its first 1,500 frames, with half a millisecond of a CPU for each.
+	bulkBegin = 8
 )
 
 // outcome is what became of trying to start something.
@@ -139,11 +142,11 @@ func (f *Fetcher) backoff(fl *flight) time.Duration {
 // rangeLocked returns the flights of a range that begins with one and is asked of a source: those that follow, are ready in the same class,
 // and have fared alike.
 func (f *Fetcher) rangeLocked(fl *flight, s *source) []*flight {
-	limit := f.opts.MaxFrames
+	begin, limit := bulkBegin, f.opts.MaxFrames
 	if fl.class == Demand {
-		limit = f.opts.MaxDemandFrames
+		begin, limit = 1, f.opts.MaxDemandFrames
 	}
-	size := fl.ob.rangeSize(fl.frame, limit)
+	size := fl.ob.rangeSize(fl.frame, begin, limit)
 	all := append(make([]*flight, 0, size), fl)
 	for len(all) < size {
 		next := fl.ob.flights[fl.frame+len(all)]

@@ -37,8 +37,8 @@
 // A demand that finds its frame ready in a slower class raises it. One that finds it in a range that is on its way waits for it there if
 // the range is at most [Options.Near] frames from it.
 //
-// Ranges begin with one frame and double, as long as one begins where another has ended, up to [Options.MaxFrames]. Only frames that
-// somebody wants are asked for.
+// Ranges begin with one frame, those of bulk with eight, and double, as long as one begins where another has ended, up to [Options.MaxFrames].
+// Only frames that somebody wants are asked for.
 //
 // # When a source fails
 //

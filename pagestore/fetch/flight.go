@@ -69,14 +69,14 @@ func (ob *object) candidate(s *source) *candidate {
 // stream is where a range has ended, and how long it was.
 type stream struct{ next, size int }
 
-// rangeSize returns how long a range may be that begins with a frame.
-func (ob *object) rangeSize(first, limit int) int {
+// rangeSize returns how long a range may be that begins with a frame: begin frames, or twice what the one had that it goes on from.
+func (ob *object) rangeSize(first, begin, limit int) int {
 	for _, s := range ob.streams {
 		if s.size > 0 && s.next == first {
 			return min(2*s.size, limit)
 		}
 	}
-	return 1
+	return min(begin, limit)
 }
 
 // noteRange notes that a range is asked for, which could have had size frames.

@@ -11,17 +11,17 @@ import (
 )
 
 func TestRangesGrowAlongAStream(t *testing.T) {
-	inWorld(t, fetch.Options{Connections: 1, MaxFrames: 8}, func(w *world) {
+	inWorld(t, fetch.Options{Connections: 1, MaxFrames: 32}, func(w *world) {
 		p := newPlace("a", nil)
 		w.add(p)
-		w.must(0, 30, fetch.Mirror)
-		w.equal("ranges of one call", p.ranges(), "[0+1 1+2 3+4 7+8 15+8 23+7]")
-		w.must(30, 8, fetch.Mirror)
-		w.equal("the next call goes on", p.ranges()[6:], "[30+8]")
-		w.must(100, 3, fetch.Mirror)
-		w.equal("elsewhere they begin anew", p.ranges()[7:], "[100+1 101+2]")
-		w.must(38, 8, fetch.Mirror)
-		w.equal("the first stream is not forgotten", p.ranges()[9:], "[38+8]")
+		w.must(0, 90, fetch.Mirror)
+		w.equal("ranges of one call", p.ranges(), "[0+8 8+16 24+32 56+32 88+2]")
+		w.must(90, 32, fetch.Mirror)
+		w.equal("the next call goes on", p.ranges()[5:], "[90+32]")
+		w.must(200, 12, fetch.Mirror)
+		w.equal("elsewhere they begin anew", p.ranges()[6:], "[200+8 208+4]")
+		w.must(122, 32, fetch.Mirror)
+		w.equal("the first stream is not forgotten", p.ranges()[8:], "[122+32]")
 	})
 }
 
@@ -120,13 +120,13 @@ func TestARaisedFrameIsLoweredWhenDemandLeaves(t *testing.T) {
 	})
 }
 
-// inStream has a range of 16 frames on its way, from frame 15 on, and nothing else.
+// inStream has a range of 16 frames on its way, from frame 8 on, and nothing else.
 func inStream(w *world, p *place) *started {
-	bulk := w.begin(0, 31, fetch.Mirror)
-	for p.asks() < 5 {
+	bulk := w.begin(0, 24, fetch.Mirror)
+	for p.asks() < 2 {
 		time.Sleep(time.Millisecond) // the bubble's
 	}
-	w.equal("the range on its way", p.ranges()[4], "15+16")
+	w.equal("the range on its way", p.ranges()[1], "8+16")
 	return bulk
 }
 
@@ -135,9 +135,9 @@ func TestDemandWaitsForARangeThatIsNear(t *testing.T) {
 		p := newPlace("a", takes(time.Second))
 		w.add(p)
 		bulk := inStream(w, p)
-		w.begin(19, 1, fetch.Demand).must()
+		w.begin(12, 1, fetch.Demand).must()
 		bulk.must()
-		w.equal("requests", p.asks(), 5)
+		w.equal("requests", p.asks(), 2)
 	})
 }
 
@@ -146,13 +146,13 @@ func TestDemandOvertakesARangeThatIsFar(t *testing.T) {
 		p := newPlace("a", takes(time.Second))
 		w.add(p)
 		bulk := inStream(w, p)
-		w.begin(20, 1, fetch.Demand).must()
-		w.equal("the last request", p.ranges()[5:], "[20+1]")
+		w.begin(13, 1, fetch.Demand).must()
+		w.equal("the last request", p.ranges()[2:], "[13+1]")
 		bulk.must()
 		w.equal("overtakes", w.of("a").Classes[fetch.Demand].Overtakes, 1)
-		w.equal("frame 20 was delivered", p.times(20), 2)
+		w.equal("frame 13 was delivered", p.times(13), 2)
 		w.equal("wasted", w.of("a").Classes[fetch.Mirror].WastedFrames, 1)
-		w.equal("frames taken", len(w.shelf.frames()), 31)
+		w.equal("frames taken", len(w.shelf.frames()), 24)
 	})
 }
 
@@ -165,7 +165,7 @@ func TestDemandThatOvertakesIsOverWhenTheRangeIsThereFirst(t *testing.T) {
 		p.becomes(hangs) // for who comes now
 		other := w.begin(1000, 1, fetch.Demand)
 		p.becomes(slow)
-		d := w.begin(20, 1, fetch.Demand) // has no connection
+		d := w.begin(13, 1, fetch.Demand) // has no connection
 		d.must()
 		w.equal("overtakes", w.of("a").Classes[fetch.Demand].Overtakes, 0)
 		other.cancel(nil)
@@ -202,15 +202,15 @@ func TestDemandThatWasToOvertakeAndLeftAsksForNothing(t *testing.T) {
 		for i := range 3 { // on all connections that are left
 			others = append(others, w.begin(1000+10*i, 1, fetch.Demand))
 		}
-		d := w.begin(28, 1, fetch.Demand)
+		d := w.begin(21, 1, fetch.Demand)
 		d.cancel(nil)
 		_ = d.end()
 		for _, o := range others {
 			o.must()
 		}
 		bulk.must()
-		w.equal("frame 28 was delivered", p.times(28)+q.times(28), 1)
-		w.equal("requests", p.asks()+q.asks(), 8)
+		w.equal("frame 21 was delivered", p.times(21)+q.times(21), 1)
+		w.equal("requests", p.asks()+q.asks(), 5)
 	})
 }
 
