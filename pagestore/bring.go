@@ -103,10 +103,9 @@ func (s *Store) fetch(ctx context.Context, p *RemotePack, from, to uint32, class
 // anybody still wants them.
 const aheadStep = 2048
 
-// fetchAhead is Mapped.Prefetch of a pack of which pages may be missing: these are brought, behind the hot pages that are on their way,
-// for most of what is wanted ahead may be among those. What goes wrong shows when they are used.
+// fetchAhead is Mapped.Prefetch of a pack of which pages may be missing: these are brought. What goes wrong shows when they are used.
 func (im *Image) fetchAhead(r prefetchRequest, stop func() bool) {
-	if st := im.stream.Load(); st != nil {
+	if st := im.stream.Load(); st != nil && r.behind {
 		select {
 		case <-st.ended:
 		case <-im.ctx.Done():
@@ -115,7 +114,12 @@ func (im *Image) fetchAhead(r prefetchRequest, stop func() bool) {
 	part := r.pack.remote.part
 	for page, end := r.page, r.page+uint32(r.pages); page < end && im.ctx.Err() == nil && !stop(); {
 		step := min(page+aheadStep, end)
-		if im.fetchWanted(r.pack.remote, page, step) != nil {
+		if im.store.ahead.Acquire(im.ctx, int64(step-page)) != nil {
+			return
+		}
+		err := im.fetchWanted(r.pack.remote, page, step)
+		im.store.ahead.Release(int64(step - page))
+		if err != nil {
 			return
 		}
 		if here := part.Missing(page, step); here > page {
@@ -123,6 +127,18 @@ func (im *Image) fetchAhead(r prefetchRequest, stop func() bool) {
 		}
 		page = step
 	}
+}
+
+// alike returns how many pages from page on, limit at most, are all on their way with the hot pages of a stub, or all not.
+func (im *Image) alike(page, limit uint64) (n uint64, hot bool) {
+	st := im.stream.Load()
+	if st == nil {
+		return limit, false
+	}
+	if _, n := st.table.Find(page); n > 0 {
+		return min(limit, uint64(n)), true
+	}
+	return min(limit, st.table.Gap(page)), false
 }
 
 // fetchWanted asks for the frames in which one of the pages [page, end) is missing; others of a frame do not count.

@@ -275,42 +275,74 @@ func (im *Image) CheckStored(page uint64, limit int) (n int, err error) {
 // Prefetch asks for pages that will be needed soon to be read from the disk. It returns at once: a goroutine of the
 // Store asks the kernel, and Store.Close waits for it. It is a hint; if too many are waiting it is dropped.
 func (im *Image) Prefetch(page, pages uint64) {
+	im.PrefetchRuns([]PageRun{{Image: page, Pages: pages}})
+}
+
+// PrefetchRuns is Prefetch of runs of the image, in their order. Those that lie near each other in storage are asked for together.
+func (im *Image) PrefetchRuns(runs []PageRun) {
 	if !im.gate.enter() {
 		return
 	}
 	defer im.gate.leave()
-	var want location // the run of stored pages collected so far
-	for pages > 0 {
-		at, err := im.locate(page, int(min(pages, pack.MaxPages)))
-		if err != nil {
-			break
+	var want ahead // the run of stored pages collected so far
+	for _, r := range runs {
+		for r.Pages > 0 {
+			n, hot := im.alike(r.Image, min(r.Pages, pack.MaxPages))
+			at, err := im.locate(r.Image, int(n))
+			if err != nil {
+				break
+			}
+			r.Image, r.Pages = r.Image+uint64(at.n), r.Pages-uint64(at.n)
+			if at.zero || im.packs[at.pack] == nil {
+				continue
+			}
+			next := ahead{at, hot}
+			if want.n > 0 && want.near(next, im.packs[at.pack].partial()) {
+				want.n = int(at.page-want.page) + at.n
+				continue
+			}
+			if !im.ask(want) {
+				return
+			}
+			want = next
 		}
-		page, pages = page+uint64(at.n), pages-uint64(at.n)
-		if at.zero {
-			continue
-		}
-		if gap := int64(at.page) - int64(want.page) - int64(want.n); want.n > 0 && at.pack == want.pack && 0 <= gap && gap <= prefetchGap {
-			want.n += int(gap) + at.n
-			continue
-		}
-		if !im.ask(want) {
-			return
-		}
-		want = at
 	}
 	im.ask(want)
 }
 
-// ask queues the prefetch of one run of stored pages and reports whether there may be room for more.
-func (im *Image) ask(at location) bool {
-	if at.n == 0 || im.packs[at.pack] == nil {
+// ahead is a run of stored pages to be asked for. hot says that they are to come with the hot pages of a stub.
+type ahead struct {
+	location
+	hot bool
+}
+
+// near reports whether b is asked for together with a, which it follows. From elsewhere whole frames come: there it costs nothing if none lies between
+// them; but what lies between hot pages is not wanted, and would be asked for when these are here.
+func (a *ahead) near(b ahead, partial bool) bool {
+	end := a.page + uint32(a.n)
+	if a.pack != b.pack || a.hot != b.hot || b.page < end {
+		return false
+	}
+	switch {
+	case a.hot:
+		return b.page == end
+	case partial:
+		return b.page/framePages-(end-1)/framePages <= 1
+	}
+	return b.page-end <= prefetchGap
+}
+
+// ask queues the prefetch of one run of stored pages, behind the hot pages that are on their way if it is of these. It reports whether there may be
+// room for more.
+func (im *Image) ask(at ahead) bool {
+	if at.n == 0 {
 		return true
 	}
 	p := im.packs[at.pack]
 	im.store.retainPack(p)
 	prefetcher, r := &im.store.prefetcher, prefetchRequest{pack: p, page: at.page, pages: at.n}
 	if p.partial() {
-		prefetcher, r.image = &im.store.remotePrefetcher, im
+		prefetcher, r.image, r.behind = &im.store.remotePrefetcher, im, at.hot
 	}
 	if !prefetcher.ask(im.store, r) {
 		im.store.releasePack(p)

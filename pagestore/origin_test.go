@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -699,4 +700,67 @@ func TestAdoptRefusesWhatDoesNotFitTogether(t *testing.T) {
 	if r := mustOpen(t, s, "other/b").Remote(); r == nil || string(r.Descriptor) != "from afar" {
 		t.Errorf("remote: %+v", r)
 	}
+}
+
+// TestWhatDoesNotComeWithTheHotPagesIsAskedForAtOnce has hot pages that do not arrive: what lies beside them is brought all the same, in one go where no frame
+// lies between, and what lies between hot pages is never asked for.
+func TestWhatDoesNotComeWithTheHotPagesIsAskedForAtOnce(t *testing.T) {
+	far := openStore(t, newStore(t).Dir(), &Options{packPages: 512}) // one pack
+	m := seeds(1, 400)
+	mustImport(t, far, "a", m)
+	// In the frames 5 and 7.
+	if err := setWorkingSet(t.Context(), far, "a", WorkingSet{Order: []PageRun{{160, 10}, {230, 5}}}); err != nil {
+		t.Fatal(err)
+	}
+	o := newStoreOrigin(far)
+	arrive := make(chan struct{})
+	o.hot = func(ctx context.Context, _ int) error {
+		select {
+		case <-arrive:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	s := emptyStore(t, t.TempDir(), o, Options{hotPatience: time.Hour})
+	mustAdopt(t, s, far, "a")
+	im := mustImage(t, s, "a")
+	im.PrefetchHot()
+	here := make(chan int, 100)
+	o.before = func(_ context.Context, _ *RemotePack, first, n int, class Class) error {
+		if class != Ahead {
+			t.Errorf("frames %d+%d come in class %v", first, n, class)
+		}
+		for i := range n {
+			here <- first + i
+		}
+		return nil
+	}
+	// The hot ones, and frames 0, 1 and 9.
+	im.PrefetchRuns([]PageRun{{0, 10}, {40, 10}, {160, 10}, {230, 5}, {300, 10}})
+	var came []int
+	for range 3 {
+		came = append(came, <-here)
+	}
+	slices.Sort(came)
+	if !slices.Equal(came, []int{0, 1, 9}) {
+		t.Errorf("frames %v come before the hot pages, want 0, 1 and 9", came)
+	}
+	if calls := o.calls(Ahead); calls != 2 {
+		t.Errorf("%d calls for two frames that follow each other and one that lies apart", calls)
+	}
+	close(arrive)
+	if err := im.Warm(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.remotePrefetcher.finish()
+	if calls := o.calls(Ahead); calls != 2 {
+		t.Errorf("%d calls, of which the hot pages needed none", calls)
+	}
+}
+
+func (o *storeOrigin) calls(class Class) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.classes[class]
 }

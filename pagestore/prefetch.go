@@ -20,10 +20,17 @@ type prefetchRequest struct {
 	pack  *openPack
 	page  uint32
 	pages int
+	// behind says that they are to come with the hot pages of image: asked for is what is missing behind these.
+	behind bool
 }
 
-// remoteWorkers is how many requests to the origin are under way for what nobody waits for yet. More than one hides its delay.
-const remoteWorkers = 4
+const (
+	// remoteWorkers is how many requests to the origin are under way for what nobody waits for yet, and remotePages how many pages these ask for,
+	// all together: 32 MiB. Both hide its delay, many requests where runs are short, as a set's first ones are: with four of them, whatever their size, such
+	// runs came one or two frames at a time. More would bring what is needed first together with what is needed later.
+	remoteWorkers = 32
+	remotePages   = 4 * aheadStep
+)
 
 // prefetcher reads ahead: one request after the other, because the kernel makes the best of a file that is read in order.
 // Its goroutines are started by the first request and ended by stop, which Store.Close calls and which waits for it.

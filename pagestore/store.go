@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"thaw/internal/durable"
 	"thaw/pagestore/internal/pack"
 )
@@ -80,6 +82,8 @@ type Store struct {
 	hotPrefetcher prefetcher
 	// remotePrefetcher asks the origin for what the others would read from the disk.
 	remotePrefetcher prefetcher
+	// ahead bounds how many pages it asks for at a time.
+	ahead *semaphore.Weighted
 
 	// ctx ends with Close: what waits for the origin, and what runs in the background.
 	ctx     context.Context
@@ -167,6 +171,7 @@ func Open(dir string, opts *Options) (*Store, error) {
 		hotPrefetcher:    prefetcher{eager: true, workers: 1},
 		prefetcher:       prefetcher{workers: 1},
 		remotePrefetcher: prefetcher{eager: true, workers: remoteWorkers},
+		ahead:            semaphore.NewWeighted(remotePages),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	if opts != nil {

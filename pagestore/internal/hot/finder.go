@@ -2,6 +2,7 @@ package hot
 
 import (
 	"cmp"
+	"math"
 	"slices"
 )
 
@@ -46,9 +47,28 @@ func (p *place) end() uint64 { return p.Image + uint64(p.Pages) }
 
 // find is Table.Find.
 func (f *finder) find(image uint64) (page uint32, n int) {
+	i := f.search(image)
+	if i == len(f.sorted) || f.sorted[i].Image > image {
+		return 0, 0
+	}
+	skip := uint32(image - f.sorted[i].Image)
+	return f.sorted[i].page + skip, int(f.sorted[i].Pages - skip)
+}
+
+// gap is Table.Gap.
+func (f *finder) gap(image uint64) uint64 {
+	i := f.search(image)
+	if i == len(f.sorted) {
+		return math.MaxUint64
+	}
+	return max(f.sorted[i].Image, image) - image
+}
+
+// search returns the number of the run with a page, or of the first one behind it, in the order of the image; the number of runs if there is none.
+func (f *finder) search(image uint64) int {
 	part := image >> f.shift
 	if part >= uint64(len(f.first)-1) {
-		return 0, 0
+		return len(f.sorted)
 	}
 	// The run that ends behind the page is one of those that do not end before this part, up to the first that ends behind it.
 	lo, hi := int(f.first[part]), int(f.first[part+1])
@@ -60,9 +80,5 @@ func (f *finder) find(image uint64) (page uint32, n int) {
 			lo = mid + 1
 		}
 	}
-	if lo == len(f.sorted) || f.sorted[lo].Image > image {
-		return 0, 0
-	}
-	skip := uint32(image - f.sorted[lo].Image)
-	return f.sorted[lo].page + skip, int(f.sorted[lo].Pages - skip)
+	return lo
 }

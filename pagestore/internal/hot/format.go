@@ -74,6 +74,9 @@ func (t *Table) Run(i int) (r Run, page uint32) { return t.runs[i].Run, t.runs[i
 // image, itself included; n is 0 if the file has no copy.
 func (t *Table) Find(image uint64) (page uint32, n int) { return t.find.find(image) }
 
+// Gap returns how many pages of the image from image on are not in the table: those before the next one that is, or more than there are if none is.
+func (t *Table) Gap(image uint64) uint64 { return t.find.gap(image) }
+
 // Offset returns where a page starts in the file, in bytes.
 func (t *Table) Offset(page uint32) int64 { return t.head + int64(page)*pack.PageSize }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"flag"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -130,6 +131,17 @@ func TestFindIsASearchThroughTheRuns(t *testing.T) {
 		for page := range image + 10 {
 			if got, n := table.Find(page); n != search(runs, page).n || n > 0 && got != search(runs, page).page {
 				t.Fatalf("seed %d: Find(%d) is page %d and %d pages, want %+v", seed, page, got, n, search(runs, page))
+			}
+		}
+		gap := uint64(math.MaxUint64) // none of the table follows
+		for page := image + 9; page < math.MaxUint64; page-- {
+			if search(runs, page).n > 0 {
+				gap = 0
+			} else if gap < math.MaxUint64 {
+				gap++
+			}
+			if got := table.Gap(page); got != gap {
+				t.Fatalf("seed %d: Gap(%d) is %d, want %d", seed, page, got, gap)
 			}
 		}
 		for _, page := range []uint64{1 << 46, 1<<64 - 1} {
