@@ -88,6 +88,27 @@ func deriveVerified(d *result.Document) {
 	}
 }
 
+// deriveSets adds what working sets take at the rates of copies.
+func deriveSets(d *result.Document) {
+	for _, s := range d.Series {
+		if s.Scenario != "tiers" {
+			continue
+		}
+		switch link := result.P("link", s.Params.Get("link")); s.Name {
+		case setSent.Name:
+			if rate := d.Find("tiers", link, checked, throughput.Name); rate != nil {
+				d.Add("tiers", s.Params, sentSet, []result.Observation{one(copyTime, result.Median(s.Samples)/result.Median(rate.Samples)*1e9)})
+			}
+		case wholePull.Name:
+			all := d.Find("tiers", s.Params, wholeFirst, onWire.Name)
+			set := d.Find("tiers", result.P("workload", s.Params.Get("workload"), "link", "none"), recorded, setSize.Name)
+			if all != nil && set != nil {
+				d.Add("tiers", s.Params, sentSet, []result.Observation{one(setPull, result.Median(s.Samples)*result.Median(set.Samples)/result.Median(all.Samples))})
+			}
+		}
+	}
+}
+
 // stream reads the pack from the peer as one stream and drops it.
 func (a *afar) stream(ctx context.Context, _, key string) (int64, error) {
 	c, err := a.holder().Client(a.cold())

@@ -42,6 +42,7 @@ func (w *farWorkload) sizes(a *afar) error {
 			w.hotBytes = float64(size)
 			apart := float64(w.set.Must + w.set.Likely - w.set.Far)
 			w.setBytes = w.hotBytes + apart*pageBytes*packs/raw
+			w.setSent = w.hotBytes + apart*pageBytes
 			return nil
 		}
 	}
@@ -84,6 +85,11 @@ func (w *farWorkload) add(plan *scenario.Plan, a *afar) error {
 		return []result.Observation{one(linkTime, w.setBytes*8/tenGigabits*1e9)}, nil
 	})
 	for _, link := range []wire{unshaped, shaped} {
+		plan.Trials = append(plan.Trials, scenario.Trial{
+			Params: w.params(link.name), Subject: sentSet, MaxRepetitions: 1, Run: func(context.Context) ([]result.Observation, error) {
+				return []result.Observation{one(setSent, w.setSent), one(rawShare, w.setSent/w.setBytes)}, nil
+			},
+		})
 		trial(link.name, fromPeer, func(ctx context.Context) ([]result.Observation, error) {
 			return w.fromPeer(ctx, a, link, true, lab.Started{})
 		})
@@ -157,11 +163,19 @@ func (w *farWorkload) fromObjects(ctx context.Context, a *afar, whole bool) ([]r
 	if !whole {
 		return w.restore(ctx, a, n, lab.Started{})
 	}
+	before, err := n.Received()
+	if err != nil {
+		return nil, err
+	}
 	start := time.Now()
 	if _, err := n.Thawd().Pull(ctx, w.frozen.Name(), control.PullWhole); err != nil {
 		return nil, err
 	}
 	copied := time.Since(start)
+	after, err := n.Received()
+	if err != nil {
+		return nil, err
+	}
 	// What was copied is in the page cache, as it is behind any copy.
 	p, err := a.lab.Restore(ctx, w.frozen, n.Place(), lab.Started{})
 	if err != nil {
@@ -171,5 +185,5 @@ func (w *farWorkload) fromObjects(ctx context.Context, a *afar, whole bool) ([]r
 	if err = errors.Join(err, p.Close()); err != nil {
 		return nil, err
 	}
-	return []result.Observation{one(firstResponse, float64(copied)+nanoseconds(first)), one(wholePull, float64(copied))}, nil
+	return []result.Observation{one(firstResponse, float64(copied)+nanoseconds(first)), one(wholePull, float64(copied)), one(onWire, float64(after-before))}, nil
 }
