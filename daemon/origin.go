@@ -1,12 +1,14 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -184,6 +186,10 @@ func (o *origin) readNeeds(limit int64, sight *foresight) bool {
 			ask(r.first, r.n)
 		}
 		l := o.layouts[pid]
+		if sight.learned != nil && o.partly {
+			o.image.PrefetchRuns(inParts(restore.Place(l.Extents, slices.Concat(sight.must, sight.likely)), &left))
+			continue
+		}
 		if sight.learned != nil {
 			for _, r := range known.imageRuns(l.Extents) {
 				ask(r.first, r.n)
@@ -198,6 +204,32 @@ func (o *origin) readNeeds(limit int64, sight *foresight) bool {
 		}
 	}
 	return true
+}
+
+// partPages is how much of what is needed is asked for from elsewhere in the order in which it lies there: 64 MiB. Between parts it is asked for as
+// it will be installed, for who installs waits for what comes next; but a set's order has many short runs, and each is a request.
+const partPages = 16384
+
+// inParts returns the pages of the image that extents have, at most left of them, in parts that are each in the order of the image. It takes them off left.
+func inParts(extents []restore.Extent, left *uint64) (out []pagestore.PageRun) {
+	for len(extents) > 0 && *left > 0 {
+		n, pages := 0, uint64(0)
+		for n < len(extents) && pages < partPages {
+			pages += extents[n].Pages
+			n++
+		}
+		part := slices.SortedFunc(slices.Values(extents[:n]), func(a, b restore.Extent) int { return cmp.Compare(a.Image, b.Image) })
+		for _, e := range part {
+			n := min(e.Pages, *left)
+			if n == 0 {
+				return out
+			}
+			*left -= n
+			out = append(out, pagestore.PageRun{Image: e.Image, Pages: n})
+		}
+		extents = extents[n:]
+	}
+	return out
 }
 
 // readMapped has all that is mapped read behind the processes, at leisure.

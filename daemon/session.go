@@ -111,7 +111,7 @@ func (d *Daemon) open(ctx context.Context, r *control.SessionRequest) (_ *sessio
 	}
 	s.pages, err = restore.NewSession(&restore.Options{
 		Source: s.origin.source, Server: d.server, Stream: stream, Rate: r.RateBytesPerSecond, Failure: d.opts.Failure,
-		Hold: s.hold(&d.opts), Quiet: s.quiet(), SinglePages: s.record != nil, Guard: d.opts.Guard, Logger: s.log, Metrics: d.faults, Added: s.added, Demanded: s.record.demand(),
+		Hold: s.hold(&d.opts), HoldRate: s.holdRate(), Quiet: s.quiet(), SinglePages: s.record != nil, Guard: d.opts.Guard, Logger: s.log, Metrics: d.faults, Added: s.added, Demanded: s.record.demand(),
 	})
 	if err != nil {
 		return nil, err
@@ -249,6 +249,14 @@ func (s *session) hold(opts *Options) time.Duration {
 		return opts.HoldFar
 	}
 	return opts.Hold
+}
+
+// holdRate is how fast pages have to come for the processes to be held on.
+func (s *session) holdRate() float64 {
+	if s.record == nil && s.origin.partly {
+		return restore.DefaultHoldFarRate
+	}
+	return 0
 }
 
 // quiet is how long nothing is streamed; 0: as long as is usual.

@@ -94,7 +94,12 @@ type Options struct {
 	// DefaultHold. Negative: they are not held.
 	Hold time.Duration
 
-	// Quiet is how long, from Registered on, only what is touched or preloaded is brought, and the stream waits. Default: DefaultQuiet if
+	// HoldRate is at what rate, in bytes a second, they must come for the processes to be held on: for Hold once more, each time that so much of
+	// them has come in the last. Default 0: when Hold is over it is over.
+	HoldRate float64
+
+	// Quiet is how long, from Registered on, only what is touched or preloaded is brought, and the stream waits; longer, for 30 s at most, if what is
+	// preloaded is not there then. Default: DefaultQuiet if
 	// a process has a preload, else none. Negative: none.
 	Quiet time.Duration
 

@@ -3,6 +3,7 @@ package restore
 import (
 	"cmp"
 	"context"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,14 @@ const (
 	// restores have touched this one will wait for anyway; page by page, while it runs, that takes a CPU from what brings them. Of 150 MB of scattered
 	// pages from a peer a process that was held for 30 ms had its answer after 1.0 s, one that was held for all of them after 0.42 s.
 	DefaultHoldFar = time.Second
+	// DefaultHoldFarRate is at what rate, in bytes a second, pages have to come from there for processes to be held on: the 100 MB in a second of
+	// above. Of 1.2 GB that each request needs a process that ran after a second waited for its pages, one at a time, and its threads for each other,
+	// which took a CPU from what brought them: 1.4 s of one, of 6.2 that a restore from a peer took.
+	DefaultHoldFarRate = 100e6
+	// holdMost bounds how long processes are held however fast pages come: the runtime waits for its restorer, and somebody may wait for that.
+	holdMost = 30 * time.Second
+	// quietMost bounds how long the stream waits for what is preloaded.
+	quietMost = holdMost
 	// DefaultQuiet is how long a session with a preload leaves its processes alone before the stream brings the rest. What
 	// they need is there, and the stream would only take a CPU and the locks of page tables from the first request.
 	DefaultQuiet = 500 * time.Millisecond
@@ -177,6 +186,13 @@ func (s *Session) needsNoHold() {
 	s.poke()
 }
 
+// bringsFirst reports whether pages of the preload are not settled.
+func (st *streamState) bringsFirst() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.preload.left[must] > 0 || st.preload.left[likely] > 0
+}
+
 // gaveUp says that nothing of a preload is brought any more. It reports whether the process lacks pages that it must have.
 func (st *streamState) gaveUp() bool {
 	st.mu.Lock()
@@ -197,10 +213,29 @@ func (a *addressSpace) bringFirst(ctx context.Context, runs []Extent) bool {
 			break
 		}
 		// Not at hand, not registered yet, or moved away: one run by itself, for as long as it takes.
-		if !a.streamRun(ctx, classPreload, runs[0].Addr, runs[0].Image, runs[0].Pages) {
+		if !a.bringRun(ctx, runs[0]) {
 			return false
 		}
 		runs = runs[1:]
+	}
+	return true
+}
+
+// bringRun settles a run, a piece at a time. It returns false if it could not.
+func (a *addressSpace) bringRun(ctx context.Context, r Extent) bool {
+	for r.Pages > 0 {
+		// What comes from storage comes in one piece, however little is copied at a time, and is not taken for what a thread waits for. What is
+		// wrong with it shows when it is copied.
+		piece := min(r.Pages, preloadPages)
+		if _, n := a.s.opts.Source.Ready(r.Image, int(piece)); uint64(n) < piece {
+			if _, n, err := a.s.opts.Source.Load(r.Image, int(piece)); err == nil {
+				piece = uint64(n)
+			}
+		}
+		if !a.streamRun(ctx, classPreload, r.Addr, r.Image, piece) {
+			return false
+		}
+		r.Addr, r.Image, r.Pages = r.Addr+piece*PageSize, r.Image+piece, r.Pages-piece
 	}
 	return true
 }
@@ -257,7 +292,7 @@ type gate struct {
 	pending atomic.Int64 // processes that have not what they must have
 	late    atomic.Bool  // the time is over
 	began   time.Time    // owned by the reader; when the first fault was held; zero: none was
-	timer   *time.Timer  // owned by the reader
+	timer   *time.Timer  // made by the reader
 	faults  []fault      // owned by the reader; that are held
 	held    atomic.Int64 // faults that were held so far
 	took    atomic.Int64 // nanoseconds that the first one was held
@@ -280,13 +315,48 @@ func (s *Session) holdFault(f fault) {
 	g := &s.gate
 	if g.began.IsZero() {
 		g.began = f.since
-		g.timer = time.AfterFunc(s.opts.Hold, func() {
-			g.late.Store(true)
-			s.poke()
-		})
+		s.beginHold()
 	}
 	g.faults = append(g.faults, f)
 	g.held.Add(1)
+}
+
+// beginHold begins the time for which processes are held.
+func (s *Session) beginHold() {
+	g := &s.gate
+	on := newHoldOn(s.opts.Hold, s.opts.HoldRate, s.count.bytes[classPreload].Load())
+	g.timer = time.AfterFunc(math.MaxInt64, func() {
+		switch {
+		case !s.holding(): // they were let go just now
+		case on.goesOn(s.count.bytes[classPreload].Load()):
+			g.timer.Reset(s.opts.Hold)
+		default:
+			g.late.Store(true)
+			s.poke()
+		}
+	})
+	g.timer.Reset(s.opts.Hold) // not before it is known, for it is started again by itself
+}
+
+// A holdOn decides whether processes are held on when the time for which they were held is over.
+type holdOn struct {
+	least uint64        // bytes that have to have come in that time; 0: they are not held on, whatever comes
+	came  uint64        // bytes that had come when it began
+	left  time.Duration // that they may be held on, all together
+	step  time.Duration // that they are held on each time
+}
+
+func newHoldOn(hold time.Duration, rate float64, came uint64) holdOn {
+	return holdOn{least: uint64(rate * hold.Seconds()), came: came, left: holdMost - hold, step: hold}
+}
+
+// goesOn decides, when so many bytes have come by now.
+func (h *holdOn) goesOn(came uint64) bool {
+	if h.least == 0 || came < h.came+h.least || h.left < h.step {
+		return false
+	}
+	h.came, h.left = came, h.left-h.step
+	return true
 }
 
 // releaseHeld returns the faults that are not to be held any longer. The reader calls it.
@@ -323,10 +393,24 @@ func (s *Session) beginQuietLocked() {
 	if d == 0 {
 		return
 	}
-	s.quiet = time.AfterFunc(d, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.quietOver = true
-		s.work.Broadcast()
-	})
+	s.quiet = time.AfterFunc(d, s.endQuiet)
+}
+
+// endQuiet has the stream begin. As long as what is preloaded is not there it looks again, for the processes wait for that and have not done what they
+// are left alone for; a page that cannot be had must not keep all others.
+func (s *Session) endQuiet() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d := s.quietLocked(); s.bringsFirstLocked() && s.quietFor+d <= quietMost {
+		s.quietFor += d
+		s.quiet.Reset(d)
+		return
+	}
+	s.quietOver = true
+	s.work.Broadcast()
+}
+
+// bringsFirstLocked reports whether pages of a preload are on their way.
+func (s *Session) bringsFirstLocked() bool {
+	return slices.ContainsFunc(s.spaces, func(a *addressSpace) bool { return a.stream.bringsFirst() })
 }

@@ -108,6 +108,76 @@ func TestHoldingEnds(t *testing.T) {
 	}
 }
 
+func TestProcessesAreHeldOnAsLongAsPagesComeFastEnough(t *testing.T) {
+	const mb = 1_000_000
+	for _, tc := range []struct {
+		name string
+		hold time.Duration
+		rate float64
+		came []uint64 // each time that the time is over
+		want []bool
+	}{
+		{"not at all without a rate", time.Second, 0, []uint64{900 * mb}, []bool{false}},
+		{"until less comes in the last period", time.Second, 100 * mb, []uint64{110 * mb, 210 * mb, 309 * mb}, []bool{true, true, false}},
+		{"the rate counts, however short the time", time.Second / 10, 100 * mb, []uint64{20 * mb, 30 * mb, 39 * mb}, []bool{true, true, false}},
+		{"what came before the hold does not count", time.Second, 100 * mb, []uint64{10*mb + 99*mb}, []bool{false}},
+		{"no longer than is right", holdMost / 3, 1, []uint64{20 * mb, 30 * mb, 40 * mb}, []bool{true, true, false}},
+		{"a hold that is longer than that is its own bound", 2 * holdMost, 1, []uint64{20 * mb}, []bool{false}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			h := newHoldOn(tc.hold, tc.rate, 10*mb)
+			for i, came := range tc.came {
+				if got := h.goesOn(came); got != tc.want[i] {
+					t.Errorf("with %d bytes after period %d: held on: %v, want %v", came, i+1, got, tc.want[i])
+				}
+			}
+		})
+	}
+}
+
+func TestAPreloadIsAskedForInPiecesThatNobodyTakesForFaults(t *testing.T) {
+	src := newTestSource(3000)
+	src.cold = true
+	f := begin(t, preloaded(3000, []Run{{0, 3000}}, nil), src, Options{Stream: StreamNone, Quiet: time.Hour})
+	await(t, "the preload is there", func() bool { return f.Stats().BytesPreload == 3000*pg })
+	src.mu.Lock()
+	defer src.mu.Unlock()
+	for _, n := range src.asked {
+		if n <= loadPages {
+			t.Errorf("Load of %d pages, as for a fault; all: %v", n, src.asked)
+			break
+		}
+	}
+}
+
+func TestTheRestWaitsForWhatIsPreloaded(t *testing.T) {
+	l := preloaded(2000, []Run{{0, 100}}, []Run{{1000, 100}})
+	src := newTestSource(2000)
+	src.gate = make(chan struct{})
+	src.cold = true
+	f := begin(t, l, src, Options{Quiet: quietMost})
+	f.Registered()
+	await(t, "somebody waits for what is preloaded", func() bool { return src.loads.Load() > 0 })
+	f.endQuiet()
+	f.mu.Lock()
+	over := f.quietOver
+	f.mu.Unlock()
+	if over {
+		t.Error("the stream begins before what is preloaded is there")
+	}
+	close(src.gate)
+	await(t, "the preload is there", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return !f.bringsFirstLocked()
+	})
+	f.endQuiet()
+	expect(t, f.target, at(0, 2000), original(l, src))
+	if err := f.wait(); err != nil {
+		t.Errorf("Run() = %v", err)
+	}
+}
+
 func TestOthersMayHaveProcessesHeldToo(t *testing.T) {
 	l := oneRegion(100, 100)
 	src := newTestSource(100)

@@ -85,6 +85,7 @@ type Session struct {
 	added      []Process       // protected by mu; handed over by Add, taken by the reader
 	preloads   bool            // protected by mu; a process has a preload
 	quiet      *time.Timer     // protected by mu; nil: has not begun, or there is none
+	quietFor   time.Duration   // protected by mu; how long it has gone on because of what is preloaded
 	quietOver  bool            // protected by mu; what is in no preload may be streamed
 	processes  []ProcessInfo   // protected by mu; all that were added
 	registered bool            // protected by mu

@@ -39,6 +39,7 @@ type testSource struct {
 	mu     sync.Mutex
 	loaded []bool
 	bad    map[uint64]error // pages that cannot be had
+	asked  []int            // limits of Loads of pages that were not at hand
 	loads  atomic.Int64
 }
 
@@ -92,6 +93,9 @@ func (s *testSource) Load(page uint64, limit int) ([]byte, int, error) {
 	defer s.mu.Unlock()
 	if err := s.bad[page]; err != nil {
 		return nil, 0, err
+	}
+	if !s.loaded[page] {
+		s.asked = append(s.asked, limit)
 	}
 	data, n := s.run(page, limit, func(p uint64) bool { return s.bad[p] == nil })
 	for i := range n {

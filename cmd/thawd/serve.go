@@ -71,7 +71,7 @@ usually does, too; it needs no privilege of its own but the permission to read t
 		"how the next fault is waited for: adaptive (awake for some microseconds, if that pays), sleep, or spin (takes a CPU for each reader)")
 	f.IntVar(&o.readers, "readers", 0, "threads that serve faults (default: one for two CPUs, at most 8)")
 	f.DurationVar(&o.hold, "hold", restore.DefaultHold, "how long a process may be held, before it runs, for the pages that its working set says it needs; 0: not at all")
-	f.DurationVar(&o.holdFar, "hold-far", restore.DefaultHoldFar, "the same where pages come from another node or an object store; 0: not at all")
+	f.DurationVar(&o.holdFar, "hold-far", restore.DefaultHoldFar, "the same where pages come from another node or an object store; longer, for 30s at most, while 100 MB come a second; 0: not at all")
 	f.Float64Var(&o.recordShare, "record-share", 0.02, "share of restores, from 0 to 1, that are recorded for the working sets to learn; they are slower")
 	f.DurationVar(&o.connectTimeout, "connect-timeout", time.Minute, "how long a session waits for its runtime")
 	f.IntVar(&o.maxSessions, "max-sessions", 1024, "how many sessions there may be at a time")
