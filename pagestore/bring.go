@@ -108,6 +108,9 @@ func (im *Image) fetchAhead(r prefetchRequest, stop func() bool) {
 	if st := im.stream.Load(); st != nil && r.behind {
 		select {
 		case <-st.ended:
+			if st.err == nil && st.here.Load() != nil {
+				return // they have just come
+			}
 		case <-im.ctx.Done():
 		}
 	}

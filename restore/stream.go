@@ -276,7 +276,7 @@ func (a *addressSpace) streamRun(ctx context.Context, c class, home, image, page
 	limit := bulkPages
 	for pages > 0 {
 		busy := a.s.server.calm(time.Now()) < busyFor
-		if busy || c != classPreload && !a.s.isRegistered() { // a fault waits, or the restorer is still changing the address space
+		if busy || !a.s.isRegistered() && a.s.gate.held.Load() == 0 { // a fault waits, or the restorer is still changing the address space
 			limit = min(limit, busyPages)
 		}
 		n, ok := a.streamStep(ctx, c, home, image, min(pages, uint64(limit)))
