@@ -186,7 +186,11 @@ func (t *Tools) CheckpointContainer(ctx context.Context, id string, o DumpOption
 	}
 	ahead.give(cmd)
 	err = t.do(ctx, run{op: "runc checkpoint", cmd: cmd, criuLog: filepath.Join(o.Work, "dump.log"), runcLog: log})
-	return errors.Join(err, ahead.release())
+	released := ahead.release()
+	if err == nil && !o.LeaveRunning {
+		return nil // the container is gone and the images are all that is left of it: nothing that is wrong with a cgroup may cost these
+	}
+	return errors.Join(err, released)
 }
 
 // Container returns the handle of a container that runc knows, whoever started it. What a failed start left has a handle

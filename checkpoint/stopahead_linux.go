@@ -147,12 +147,12 @@ func (f *freezer) frozenNow() bool {
 // thaw lets the processes of the cgroup go on, if it is still there.
 func (f *freezer) thaw() error {
 	file, err := os.OpenFile(filepath.Join(f.dir, f.file), os.O_WRONLY, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	if err == nil {
+		_, err = file.WriteString(f.thawed)
+		err = errors.Join(err, file.Close())
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) { // ENODEV: it went meanwhile
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	_, err = file.WriteString(f.thawed)
-	return errors.Join(err, file.Close())
+	return err
 }

@@ -76,23 +76,45 @@ func TestContainerStandsStillBeforeCRIUAsks(t *testing.T) {
 	}
 }
 
+// TestContainerThatIsFrozenIsNotLostByWhatIsLeftBehind has the name of a file taken by a folder while CRIU works, so that it cannot be removed. Who hears of an error
+// removes the images, which are all that is left of the container.
+func TestContainerThatIsFrozenIsNotLostByWhatIsLeftBehind(t *testing.T) {
+	f := newFixture(t)
+	name := filepath.Join(f.path("work-dump"), "stop-ahead.conf")
+	c, _ := f.runWithScript(t, "[ \"$CRTOOLS_SCRIPT_ACTION\" != post-dump ] || { rm "+name+" && mkdir -p "+name+"/full; }")
+	if err := f.tools.CheckpointContainer(t.Context(), c.ID, DumpOptions{Images: f.path("images"), Work: f.path("work-dump")}); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(name, "full")); err != nil {
+		t.Errorf("the name was not taken: %v", err)
+	}
+}
+
 func TestContainerWhoseDumpFailsGoesOn(t *testing.T) {
 	f := newFixture(t)
-	script := f.path("refuse")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" != network-lock ]\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	stdio, s := pipes(t)
-	b := f.cat("one")
-	b.CRIU.ActionScript = script // of a stage at which the container stands still
-	c, err := f.tools.RunContainer(t.Context(), RunOptions{ID: "one", Bundle: f.write(t, "one", b), Work: f.path("work"), Stdio: stdio})
-	if err != nil {
-		t.Fatal(err)
-	}
-	deleteLater(t, c)
+	// A stage at which the container stands still.
+	c, s := f.runWithScript(t, "[ \"$CRTOOLS_SCRIPT_ACTION\" != network-lock ]")
 	if err := f.tools.CheckpointContainer(t.Context(), c.ID, DumpOptions{Images: f.path("images"), Work: f.path("work-dump")}); err == nil {
 		t.Fatal("the dump did not fail")
 	}
 	s.write(t, "still here")
 	s.expect(t, "still here")
+}
+
+// runWithScript runs cat in a container with a script that CRIU runs at each stage, a line of shell.
+func (f *fixture) runWithScript(t *testing.T, line string) (*Container, *streams) {
+	t.Helper()
+	script := f.path("script")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n"+line+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	stdio, s := pipes(t)
+	b := f.cat("one")
+	b.CRIU.ActionScript = script
+	c, err := f.tools.RunContainer(t.Context(), RunOptions{ID: "one", Bundle: f.write(t, "one", b), Work: f.path("work"), Stdio: stdio})
+	if err != nil {
+		t.Fatal(err)
+	}
+	deleteLater(t, c)
+	return c, s
 }
