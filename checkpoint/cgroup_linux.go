@@ -1,9 +1,11 @@
 package checkpoint
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -125,13 +127,54 @@ func thawCgroup(dirs []string) error {
 	return errors.Join(errs...)
 }
 
-// removeCgroup removes a cgroup, in which no process may be left, from all hierarchies.
+// removeCgroup removes a cgroup, whose processes have ended or are about to, from all hierarchies.
 func removeCgroup(dirs []string) error {
 	var errs []error
 	for _, dir := range dirs {
-		errs = append(errs, removeCgroupDir(dir))
+		errs = append(errs, awaitEmpty(dir, killTimeout), removeCgroupDir(dir))
 	}
 	return errors.Join(errs...)
+}
+
+// awaitEmpty waits until no process holds a cgroup v2. One that ends is no longer listed in cgroup.procs, and yet keeps the cgroup until
+// all is given back that it had: a second and more where its files are a GPU's. In cgroup v1, which has no such file, it is listed.
+func awaitEmpty(dir string, patience time.Duration) error {
+	events, err := os.Open(filepath.Join(dir, "cgroup.events"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer events.Close()
+	for end := time.Now().Add(patience); ; {
+		populated, err := isPopulated(events)
+		if err != nil || !populated {
+			return err
+		}
+		left := time.Until(end)
+		if left <= 0 {
+			return fmt.Errorf("cgroup %s: its processes were killed, and have not ended within %v", dir, patience)
+		}
+		// The kernel reports a change of the file as an exceptional condition.
+		fds := []unix.PollFd{{Fd: int32(events.Fd()), Events: unix.POLLPRI}}
+		if _, err := unix.Poll(fds, int(left.Milliseconds())+1); err != nil && err != unix.EINTR {
+			return &fs.PathError{Op: "poll", Path: events.Name(), Err: err}
+		}
+	}
+}
+
+// isPopulated reads, in a cgroup's cgroup.events, whether the cgroup or one below it has processes. One that was removed has none.
+func isPopulated(events *os.File) (bool, error) {
+	var buf [256]byte // a line for each event, of which there are two
+	n, err := events.ReadAt(buf[:], 0)
+	if errors.Is(err, unix.ENODEV) {
+		return false, nil
+	}
+	if err != nil && err != io.EOF {
+		return false, err
+	}
+	return bytes.Contains(buf[:n], []byte("populated 1\n")), nil
 }
 
 // removeCgroupDir removes a cgroup folder and those below it. Its files belong to the kernel and go with it.
