@@ -65,12 +65,16 @@ def tokens(sentences):
 
 
 @torch.inference_mode()
-def answer(model, request):
-    ids, mask = tokens(request["sentences"])
+def embed(model, sentences):
+    """A vector for each sentence, in CPU memory, wherever the model is."""
+    ids, mask = (t.to(model.device) for t in tokens(sentences))
     hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
     weight = mask.unsqueeze(-1)
-    pooled = (hidden * weight).sum(1) / weight.sum(1)
-    rows = [row.numpy().astype("<f4").tobytes() for row in pooled]
+    return ((hidden * weight).sum(1) / weight.sum(1)).cpu()
+
+
+def answer(model, request):
+    rows = [row.numpy().astype("<f4").tobytes() for row in embed(model, request["sentences"])]
     return {
         "embeddings": [row.hex() for row in rows],
         "sha256": hashlib.sha256(b"".join(rows)).hexdigest(),

@@ -1,4 +1,4 @@
-"""The reference example, and the package beside real libraries, with the Python of the root file system."""
+"""Examples, and the package beside real libraries, with the Python of the root file system."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ def test_the_embedder_embeds_without_a_server() -> None:
     vectors = json.loads(done.stdout)
     assert [len(vector) for vector in vectors] == [384, 384]
     assert [sum(x * x for x in vector) for vector in vectors] == pytest.approx([1, 1])
+
+
+def test_the_transformer_embeds_without_a_server() -> None:
+    done = in_root_file_system(
+        "-m", "thaw", "run", "/mnt/examples/transformer/app.py::Transformer.embed", "--json", '{"sentences": ["a", "b"]}', "--param", "small=true"
+    )
+    assert done.returncode == 0, done.stderr
+    one, other = json.loads(done.stdout)
+    assert len(one) == len(other) == 64
+    assert one != other
 
 
 # Results of numpy and torch, generators of theirs that nobody registered, and threads that follow the CPUs, with the libraries themselves.

@@ -29,6 +29,13 @@ for node in nodes:
     checked(libc.mount(b"/dev/null", node.encode(), None, 0x1000, None))
 gpu.hide()
 import torch
+# What libraries ask by the way, whatever they make of the answer: CUDA's runtime and torch remember the first one.
+one = torch.ones(1)
+for ask in (torch.cuda.is_current_stream_capturing, torch._C._cuda_getDeviceCount, torch.cuda.init, one.pin_memory, one.cuda):
+    try:
+        ask()
+    except (RuntimeError, AssertionError):
+        pass
 assert not torch.cuda.is_available(), "a hidden GPU is available"
 assert torch.cuda.device_count() == 0 and gpu.device() == "cpu"
 assert gpu.initialised() is None
@@ -39,9 +46,11 @@ for node in nodes:
     checked(libc.umount2(node.encode(), 0))
 gpu.reveal()
 assert torch.cuda.is_available(), "the GPU is not available after the restore"
-assert torch.cuda.device_count() > 0 and gpu.device() == "cuda"
+assert torch.cuda.device_count() == torch._C._cuda_getDeviceCount() > 0 and gpu.device() == "cuda"
 got = model.to(gpu.device())(x.to(gpu.device())).cpu()
 assert torch.allclose(got, want, atol=1e-4), (got, want)
+assert len(torch.cuda.default_generators) == torch.cuda.device_count()
+assert one.pin_memory().is_pinned()
 print(torch.__version__, torch.cuda.get_device_name(0))
 """
 

@@ -6,6 +6,8 @@ import os
 import sys
 from typing import Any
 
+from . import cudart
+
 # Empty: CUDA sees no GPU. 1: torch asks the management library, which has no state that stays, instead of initialising CUDA, which would
 # remember for good that there was no GPU.
 _HIDDEN = {"CUDA_VISIBLE_DEVICES": "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
@@ -18,10 +20,12 @@ def hide() -> None:
     for name, value in _HIDDEN.items():
         _before.setdefault(name, os.environ.get(name))
         os.environ[name] = value
+    cudart.hold()
 
 
 def reveal() -> None:
     """Undoes hide, and makes torch forget what it found out."""
+    cudart.release()
     visible = _before.pop("CUDA_VISIBLE_DEVICES", None)
     _before.clear()
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
