@@ -118,7 +118,11 @@ func runScenario(ctx context.Context, s *Scenario, o *Options, d *result.Documen
 	if plan.Close != nil {
 		defer func() { err = errors.Join(err, plan.Close()) }()
 	}
-	if err := repeat(ctx, s.Name, matching(plan.Trials, o.Filter), o, d); err != nil {
+	reps := o.Repetitions
+	if !o.Quick {
+		reps *= max(plan.Passes, 1)
+	}
+	if err := repeat(ctx, s.Name, matching(plan.Trials, o.Filter), reps, o.Progress, d); err != nil {
 		return nil, err
 	}
 	if s.Derive != nil {
@@ -144,19 +148,19 @@ func matching(trials []Trial, filter *regexp.Regexp) []Trial {
 }
 
 // repeat runs the trials as often as asked for.
-func repeat(ctx context.Context, scenario string, trials []Trial, o *Options, d *result.Document) error {
+func repeat(ctx context.Context, scenario string, trials []Trial, reps int, progress Progress, d *result.Document) error {
 	n, total := 0, 0
 	for i := range trials {
-		total += trials[i].repetitions(o.Repetitions)
+		total += trials[i].repetitions(reps)
 	}
-	for rep := range o.Repetitions {
+	for rep := range reps {
 		for _, i := range order(trials, rep) {
 			t := &trials[i]
-			if !t.takesPart(rep, o.Repetitions) {
+			if !t.takesPart(rep, reps) {
 				continue
 			}
 			n++
-			o.Progress.Trial(scenario, t.name(), rep+1, n, total)
+			progress.Trial(scenario, t.name(), rep+1, n, total)
 			runtime.GC() // so that no trial pays for the one before it
 			seen, err := t.Run(ctx)
 			if err != nil {

@@ -62,6 +62,9 @@ type Scenario struct {
 // A Plan is what there is to run of a scenario.
 type Plan struct {
 	Trials []Trial
+	// Passes is how often all trials are run for each repetition that was asked for: for short ones that come out differently from one
+	// time to the next, by where the scheduler has put whom. Default: 1.
+	Passes int
 	// Notes say what was left out, and why.
 	Notes []string
 	// LeftOut says that nothing can be run here. The notes say why, and what to do about it.

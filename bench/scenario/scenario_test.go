@@ -24,13 +24,14 @@ type stage struct {
 	runs   []string
 	closed int
 	dir    string
+	passes int
 }
 
 // scenario returns a scenario with a trial for each size and subject. fail names the trial that fails.
 func (s *stage) scenario(fail string) Scenario {
 	return Scenario{Name: "stage", Summary: "A play.", Prepare: func(_ context.Context, env *Env) (*Plan, error) {
 		s.dir = env.Dir
-		plan := &Plan{Notes: []string{"a note"}, Close: func() error { s.closed++; return nil }}
+		plan := &Plan{Notes: []string{"a note"}, Passes: s.passes, Close: func() error { s.closed++; return nil }}
 		for _, size := range []string{"1", "2"} {
 			for subject, v := range map[string]float64{"c": 100, "thaw": 90} {
 				t := Trial{Params: result.P("size", size), Subject: subject}
@@ -91,6 +92,24 @@ func TestTrialsAreInterleavedInAnotherOrderEachTime(t *testing.T) {
 	}
 	if diff := cmp.Diff(goal, d.Goals[0]); diff != "" {
 		t.Errorf("goal (-want +got):\n%s", diff)
+	}
+}
+
+func TestTrialsAreGoneThroughSeveralTimesForEachRepetition(t *testing.T) {
+	for _, tt := range []struct {
+		opts Options
+		want int // samples of each trial
+	}{{Options{Repetitions: 2}, 6}, {Options{Quick: true}, 1}} {
+		s := stage{passes: 3}
+		d, err := Run(t.Context(), []Scenario{s.scenario("")}, &tt.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, series := range d.Series {
+			if len(series.Samples) != tt.want {
+				t.Errorf("%+v: %s has %d samples, want %d", tt.opts, series.Subject, len(series.Samples), tt.want)
+			}
+		}
 	}
 }
 

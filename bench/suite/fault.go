@@ -61,7 +61,7 @@ func prepareFault(ctx context.Context, env *scenario.Env) (*scenario.Plan, error
 	if err != nil {
 		return nil, err
 	}
-	plan := &scenario.Plan{Close: im.Close}
+	plan := &scenario.Plan{Passes: 3, Close: im.Close}
 	var criu *baseline.CRIUImages
 	if env.CRIU == "" {
 		plan.Notes = append(plan.Notes, "CRIU's server was left out: there is no CRIU (--criu names one).")

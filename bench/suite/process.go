@@ -43,7 +43,9 @@ func startWith(ctx context.Context, workers int, start, end uint64, mapped, open
 	if err != nil {
 		return nil, err
 	}
-	p.file = os.NewFile(uintptr(fd), "userfaultfd")
+	if p.file, err = unwatched(fd); err != nil {
+		return nil, err
+	}
 	if err := opened(target); err != nil {
 		return nil, err
 	}
@@ -52,6 +54,21 @@ func startWith(ctx context.Context, workers int, start, end uint64, mapped, open
 	}
 	_, err = target.Drop().Wait(ctx)
 	return p, err
+}
+
+// unwatched makes a file of a userfaultfd, which it owns, that is not watched by the Go runtime. It would watch a file that does not block, for
+// which every fault would wake a thread of ours beside the server that is measured.
+func unwatched(fd int) (*os.File, error) {
+	if err := unix.SetNonblock(fd, false); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	f := os.NewFile(uintptr(fd), "userfaultfd")
+	if err := unix.SetNonblock(fd, true); err != nil {
+		f.Close()
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return f, nil
 }
 
 // startOne starts a child with one region.
