@@ -154,7 +154,10 @@ func (o *origin) readAhead(ctx context.Context, limit int64, binds []control.Bin
 		if sight.learned != nil {
 			o.image.PrefetchHot()
 		}
-		o.readFiles(ctx, binds, sight.needs)
+		// Beside each other: the files are many, and each is opened before it is read; the disk has time for more.
+		var files sync.WaitGroup
+		defer files.Wait()
+		files.Go(func() { o.readFiles(ctx, binds, sight.needs) })
 		if o.readNeeds(limit, sight) {
 			return
 		}
@@ -176,34 +179,34 @@ func (o *origin) readNeeds(limit int64, sight *foresight) bool {
 		return false
 	}
 	left := uint64(limit) / restore.PageSize
-	ask := func(page, pages uint64) {
-		n := min(pages, left)
-		o.source.Prefetch(page, n)
-		left -= n
-	}
 	for pid := range o.layouts {
-		for _, r := range known.imageRuns(o.fromPacks[pid]) {
-			ask(r.first, r.n)
-		}
+		o.image.PrefetchRuns(atMost(&left, known.imageRuns(o.fromPacks[pid])))
 		l := o.layouts[pid]
-		if sight.learned != nil && o.partly {
+		switch {
+		case sight.learned != nil && o.partly:
 			o.image.PrefetchRuns(inParts(restore.Place(l.Extents, slices.Concat(sight.must, sight.likely)), &left))
-			continue
-		}
-		if sight.learned != nil {
-			for _, r := range known.imageRuns(l.Extents) {
-				ask(r.first, r.n)
+		case sight.learned != nil:
+			o.image.PrefetchRuns(atMost(&left, known.imageRuns(l.Extents)))
+		case !o.partly:
+			for _, e := range l.Extents {
+				n := min(e.Pages, left)
+				o.source.Prefetch(e.Image, n)
+				left -= n
 			}
-			continue
-		}
-		if o.partly {
-			continue
-		}
-		for _, e := range l.Extents {
-			ask(e.Image, e.Pages)
 		}
 	}
 	return true
+}
+
+// atMost returns the runs as the image takes them, at most left pages of them. It takes them off left.
+func atMost(left *uint64, runs []pageRun) []pagestore.PageRun {
+	out := make([]pagestore.PageRun, 0, len(runs))
+	for _, r := range runs {
+		n := min(r.n, *left)
+		*left -= n
+		out = append(out, pagestore.PageRun{Image: r.first, Pages: n})
+	}
+	return out
 }
 
 // partPages is how much of what is needed is asked for from elsewhere in the order in which it lies there: 64 MiB. Between parts it is asked for as

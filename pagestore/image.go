@@ -275,11 +275,17 @@ func (im *Image) CheckStored(page uint64, limit int) (n int, err error) {
 // Prefetch asks for pages that will be needed soon to be read from the disk. It returns at once: a goroutine of the
 // Store asks the kernel, and Store.Close waits for it. It is a hint; if too many are waiting it is dropped.
 func (im *Image) Prefetch(page, pages uint64) {
-	im.PrefetchRuns([]PageRun{{Image: page, Pages: pages}})
+	im.prefetch([]PageRun{{Image: page, Pages: pages}}, &im.store.prefetcher)
 }
 
-// PrefetchRuns is Prefetch of runs of the image, in their order. Those that lie near each other in storage are asked for together.
+// PrefetchRuns is Prefetch of runs of the image, in their order, that somebody is about to wait for: they do not give way to other work, nor to
+// what Prefetch has asked for. Those that lie near each other in storage are asked for together.
 func (im *Image) PrefetchRuns(runs []PageRun) {
+	im.prefetch(runs, &im.store.neededPrefetcher)
+}
+
+// prefetch has a prefetcher read runs of the image, or the one for what is elsewhere.
+func (im *Image) prefetch(runs []PageRun, by *prefetcher) {
 	if !im.gate.enter() {
 		return
 	}
@@ -301,13 +307,13 @@ func (im *Image) PrefetchRuns(runs []PageRun) {
 				want.n = int(at.page-want.page) + at.n
 				continue
 			}
-			if !im.ask(want) {
+			if !im.ask(want, by) {
 				return
 			}
 			want = next
 		}
 	}
-	im.ask(want)
+	im.ask(want, by)
 }
 
 // ahead is a run of stored pages to be asked for. hot says that they are to come with the hot pages of a stub.
@@ -334,17 +340,17 @@ func (a *ahead) near(b ahead, partial bool) bool {
 
 // ask queues the prefetch of one run of stored pages, behind the hot pages that are on their way if it is of these. It reports whether there may be
 // room for more.
-func (im *Image) ask(at ahead) bool {
+func (im *Image) ask(at ahead, by *prefetcher) bool {
 	if at.n == 0 {
 		return true
 	}
 	p := im.packs[at.pack]
 	im.store.retainPack(p)
-	prefetcher, r := &im.store.prefetcher, prefetchRequest{pack: p, page: at.page, pages: at.n}
+	r := prefetchRequest{pack: p, page: at.page, pages: at.n}
 	if p.partial() {
-		prefetcher, r.image, r.behind = &im.store.remotePrefetcher, im, at.hot
+		by, r.image, r.behind = &im.store.remotePrefetcher, im, at.hot
 	}
-	if !prefetcher.ask(im.store, r) {
+	if !by.ask(im.store, r) {
 		im.store.releasePack(p)
 		return false
 	}

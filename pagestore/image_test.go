@@ -316,6 +316,26 @@ func TestCloseWaitsForCallsAndEndsTheImage(t *testing.T) {
 	}
 }
 
+// What was prefetched is checked and mapped: Ready has it, which it has not before.
+func TestRunsThatArePrefetchedAreReady(t *testing.T) {
+	s := newStore(t)
+	mustImport(t, s, "a", seeds(1, 400))
+	im := mustImage(t, s, "a")
+	if _, n := im.Ready(0, 1); n != 0 {
+		t.Fatal("a page is ready that nobody has asked for")
+	}
+	im.PrefetchRuns([]PageRun{{300, 20}, {10, 1}, {12, 50}})
+	s.neededPrefetcher.finish()
+	for page, want := range map[uint64]int{10: 1, 12: 50, 61: 1, 300: 20, 319: 1} {
+		if _, n := im.Ready(page, want); n != want {
+			t.Errorf("%d of %d pages from %d on are ready", n, want, page)
+		}
+	}
+	if _, n := im.Ready(200, 1); n != 0 {
+		t.Error("a page is ready that nobody has asked for")
+	}
+}
+
 func TestPrefetchAfterCloseOfTheStore(t *testing.T) {
 	s := newStore(t)
 	mustImport(t, s, "a", seeds(1, 64))
@@ -323,6 +343,7 @@ func TestPrefetchAfterCloseOfTheStore(t *testing.T) {
 	im.Prefetch(0, 64)
 	s.Close()
 	im.Prefetch(0, 64)
+	im.PrefetchRuns([]PageRun{{0, 64}})
 	if _, n, err := im.Load(0, 64); n != 64 || err != nil {
 		t.Errorf("an open snapshot after Close of its store: %d pages, %v", n, err)
 	}

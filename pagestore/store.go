@@ -78,8 +78,8 @@ type Store struct {
 	opts Options
 
 	prefetcher prefetcher
-	// hotPrefetcher reads hot files: they are small, and wanted before all else.
-	hotPrefetcher prefetcher
+	// hotPrefetcher reads hot files: they are small, and wanted before all else. neededPrefetcher reads what else processes will need first.
+	hotPrefetcher, neededPrefetcher prefetcher
 	// remotePrefetcher asks the origin for what the others would read from the disk.
 	remotePrefetcher prefetcher
 	// ahead bounds how many pages it asks for at a time.
@@ -169,6 +169,7 @@ func Open(dir string, opts *Options) (*Store, error) {
 	s := &Store{
 		dir:              dir,
 		hotPrefetcher:    prefetcher{eager: true, workers: 1},
+		neededPrefetcher: prefetcher{eager: true, workers: 1},
 		prefetcher:       prefetcher{workers: 1},
 		remotePrefetcher: prefetcher{eager: true, workers: remoteWorkers},
 		ahead:            semaphore.NewWeighted(remotePages),
@@ -217,6 +218,7 @@ func (s *Store) Close() error {
 	s.cancel(ErrClosed)
 	s.prefetcher.stop()
 	s.hotPrefetcher.stop()
+	s.neededPrefetcher.stop()
 	s.remotePrefetcher.stop()
 	s.running.Wait()
 	s.closeIdle(0)
