@@ -186,7 +186,7 @@ func (o *origin) readNeeds(limit int64, sight *foresight) bool {
 		case sight.learned != nil && o.partly:
 			o.image.PrefetchRuns(inParts(restore.Place(l.Extents, slices.Concat(sight.must, sight.likely)), &left))
 		case sight.learned != nil:
-			o.image.PrefetchRuns(atMost(&left, known.imageRuns(l.Extents)))
+			o.image.PrefetchRuns(o.image.Unpacked(atMost(&left, known.imageRuns(l.Extents))))
 		case !o.partly:
 			for _, e := range l.Extents {
 				n := min(e.Pages, left)

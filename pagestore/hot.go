@@ -59,6 +59,28 @@ func (im *Image) Hot() (pages int, err error) {
 	return int(im.hot.file.Pages()), nil
 }
 
+// Unpacked returns the parts of runs of the image that have no packed copy, in their order. The others come with PrefetchHot, and need not be read from
+// the packs, too.
+func (im *Image) Unpacked(runs []PageRun) []PageRun {
+	if pages, _ := im.Hot(); pages == 0 || !im.gate.enter() {
+		return runs
+	}
+	defer im.gate.leave()
+	out := make([]PageRun, 0, len(runs))
+	for _, r := range runs {
+		for r.Pages > 0 {
+			_, packed := im.hot.file.Find(r.Image)
+			n := min(uint64(packed), r.Pages)
+			if packed == 0 {
+				n = min(im.hot.file.Gap(r.Image), r.Pages)
+				out = append(out, PageRun{Image: r.Image, Pages: n})
+			}
+			r.Image, r.Pages = r.Image+n, r.Pages-n
+		}
+	}
+	return out
+}
+
 // find returns the copy of the pages of the image from page on, n of them, limit at most; 0 if there is none.
 func (h *hotCopy) find(page uint64, limit int) (at uint32, n int) {
 	if h.file == nil || h.broken.Load() != nil {

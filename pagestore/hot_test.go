@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/cespare/xxhash/v2"
 	"golang.org/x/sys/unix"
 
@@ -101,6 +103,18 @@ func TestPagesComeFromTheCopyInItsRuns(t *testing.T) {
 	// What is known in both packs is one run of the copy.
 	if data, n := im.Ready(60, 100); n != 8 || !copied(im, data) {
 		t.Errorf("Ready(60) has %d pages", n)
+	}
+}
+
+func TestRunsWithoutWhatHasACopy(t *testing.T) {
+	runs := []PageRun{{0, 100}, {30, 5}, {150, 20}}
+	im, _ := hotImage(t, seeds(1, 200), []PageRun{{20, 20}, {90, 70}}, nil)
+	if diff := cmp.Diff([]PageRun{{0, 20}, {40, 50}, {160, 10}}, im.Unpacked(runs)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	without, _ := hotImage(t, seeds(1, 200), []PageRun{{20, 20}}, func(t *testing.T, path string) { remove(t, path) })
+	if diff := cmp.Diff(runs, without.Unpacked(runs)); diff != "" {
+		t.Errorf("without a copy (-want +got):\n%s", diff)
 	}
 }
 

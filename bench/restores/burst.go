@@ -74,7 +74,7 @@ type wave struct {
 }
 
 // few is how often bursts are run that take long: all scenarios together have to end within 20 minutes on two cores.
-const few = 5
+const few = 3
 
 var (
 	thawOnly   = []lab.Mode{lab.Thaw}
