@@ -15,7 +15,7 @@ from typing import Iterator
 
 import pytest
 
-from thaw import cudart, gpu
+from thaw import cudart, gpu, loaded
 
 pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="needs amd64 or arm64")
 
@@ -171,6 +171,24 @@ def test_a_module_of_the_interpreters_is_held_too(libraries: Libraries, monkeypa
         assert usesgpu.count() == 1
     finally:
         del sys.modules["usesgpu"]
+
+
+def test_a_library_that_cannot_be_held_is_loaded_all_the_same(
+    libraries: Libraries, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cudart.hold()
+
+    def refuse(page: int, protection: int) -> None:
+        raise OSError(13, "refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loaded, "protect", refuse)
+        user = libraries.user("libuser.so", *BINDING["read-only"])
+    assert "refused" in capsys.readouterr().err
+    libraries.appear()
+    assert user.count() == 1
+    cudart.release()
+    assert user.count() == 1
 
 
 def test_hiding_holds_and_revealing_releases(libraries: Libraries, monkeypatch: pytest.MonkeyPatch) -> None:

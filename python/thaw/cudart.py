@@ -58,7 +58,11 @@ def hold() -> None:
     try:
         _holder.begin()
     except OSError as err:
-        print(f"thaw: what asks CUDA's runtime for a GPU before the freeze will find none after the restore: {err}", file=sys.stderr)
+        _warn(err)
+
+
+def _warn(err: OSError) -> None:
+    print(f"thaw: what asks CUDA's runtime for a GPU before the freeze will find none after the restore: {err}", file=sys.stderr)
 
 
 def release() -> None:
@@ -70,7 +74,7 @@ def release() -> None:
 class _Holder:
     def __init__(self) -> None:
         self.active = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may import, too
         self._stubs: dict[int | bytes, mmap.mmap] = {}  # by what they return
         self._known = loaded.Known()
         self._changed: dict[loaded.Object, list[loaded.Slot]] = {}
@@ -108,9 +112,9 @@ class _Holder:
                 for rule in _RULES:
                     # One that was seen before is held already, unless it has gone and come back.
                     slots = [s for s in loaded.slots(one, rule.library, rule.function) if s.function not in addresses.values()]
-                    loaded.write({s: addresses[rule.result] for s in slots})
                     if slots:
                         self._changed.setdefault(one, []).extend(slots)
+                        loaded.write({s: addresses[rule.result] for s in slots})
 
     def _follow(self, owner: Any, name: str) -> None:
         """Has a function of owner look at what it has loaded."""
@@ -120,7 +124,10 @@ class _Holder:
 
         def loading(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
-            self.look()
+            try:
+                self.look()
+            except OSError as err:
+                _warn(err)  # the library works all the same
             return result
 
         setattr(owner, name, loading)
