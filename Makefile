@@ -34,7 +34,7 @@ demo-criu: deps build ## freeze and thaw a MiniLM embedder; compare with cold st
 demo-large: deps build ## the same with a 1.3 GB transformer; out/demo-large/report.json
 	go run ./bench/demo -workload large -out out/demo-large $(DEMO_FLAGS)
 
-bench: bench-deps build ## all benchmarks beside their baselines, 19 minutes on two cores; out/bench/report.html (docs/benchmarks.md)
+bench: bench-deps build ## all benchmarks beside their baselines, 20 minutes on two cores; out/bench/report.html (docs/benchmarks.md)
 	scripts/bench.sh
 
 bench-smoke: bench-deps build ## each benchmark once, tiny: whether they work, not how fast

@@ -32,7 +32,7 @@ _RETURN: dict[str, Callable[[int], bytes]] = {
 class _Rule(NamedTuple):
     """Which functions of which library are held, and what they return meanwhile: a number, or the address of a text."""
 
-    library: re.Pattern[bytes]
+    needs: re.Pattern[bytes]
     function: re.Pattern[bytes]
     result: int | bytes
 
@@ -111,7 +111,7 @@ class _Holder:
             for one in self._known.new():
                 for rule in _RULES:
                     # One that was seen before is held already, unless it has gone and come back.
-                    slots = [s for s in loaded.slots(one, rule.library, rule.function) if s.function not in addresses.values()]
+                    slots = [s for s in loaded.slots(one, rule.needs, rule.function) if s.function not in addresses.values()]
                     if slots:
                         self._changed.setdefault(one, []).extend(slots)
                         loaded.write({s: addresses[rule.result] for s in slots})
