@@ -2,6 +2,7 @@ package baseline
 
 import (
 	"encoding/binary"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -33,7 +34,7 @@ func source(t *testing.T) *os.File {
 	for p := range pages {
 		binary.NativeEndian.PutUint64(data[p*uffd.PageSize:], uint64(p)+1000)
 	}
-	if _, err := f.Write(data); err != nil {
+	if _, err := f.WriteAt(data, 0); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -119,6 +120,46 @@ func TestServerServesSeveralProcesses(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestTheServerInGoBringsWhatBelongsThere(t *testing.T) {
+	for _, wait := range []Wait{Poll, Spin} {
+		t.Run(string(wait), func(t *testing.T) {
+			p, file := target(t, pages)
+			fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			file.Close()
+			if err := unix.SetNonblock(fd, true); err != nil {
+				t.Fatal(err)
+			}
+			u, err := uffd.FromFD(fd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer u.Close()
+			data, err := io.ReadAll(source(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := StartGoServer(wait, u, data, base)
+			if err != nil {
+				t.Fatal(err)
+			}
+			expect(t, p, pages, func(page uint64) uint64 { return page + 1000 })
+			p.Kill()
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestTheServerInGoRefusesAPolicyThatItDoesNotHave(t *testing.T) {
+	if _, err := StartGoServer(Example, nil, nil, base); err == nil {
+		t.Error("it is started")
 	}
 }
 

@@ -19,6 +19,8 @@ type Side struct {
 // its limit cannot be reached there; one that is not, can be missed only by what we do.
 type Limit struct {
 	Of Side
+	// Best says that the least of the repetitions counts, not their median: of something that is not always as fast as it can be, as a disk.
+	Best bool
 	// Less, if not nil, is taken off: what passes beside Of.
 	Less *Side
 	// Is says how the limit was measured.
@@ -112,6 +114,9 @@ func (l *Limit) of(d *result.Document, scenario string, params result.Params) (v
 		return 0, false
 	}
 	v, _, ok = l.Of.of(d, scenario, params)
+	if ok && l.Best {
+		v = slices.Min(l.Of.Figure.Of(l.Of.series(d, scenario, params)))
+	}
 	if ok && l.Less != nil {
 		var less float64
 		less, _, ok = l.Less.of(d, scenario, params)
@@ -122,6 +127,15 @@ func (l *Limit) of(d *result.Document, scenario string, params result.Params) (v
 
 // of returns the median over the repetitions of the side's figure.
 func (s *Side) of(d *result.Document, scenario string, params result.Params) (v float64, unit string, ok bool) {
+	series := s.series(d, scenario, params)
+	if series == nil {
+		return 0, "", false
+	}
+	return result.Median(s.Figure.Of(series)), series.Unit, true
+}
+
+// series returns what the document has of the side, or nil.
+func (s *Side) series(d *result.Document, scenario string, params result.Params) *result.Series {
 	// A setting that the side fixes is not the case's.
 	want := slices.Clone(s.Params)
 	for _, p := range params {
@@ -129,9 +143,5 @@ func (s *Side) of(d *result.Document, scenario string, params result.Params) (v 
 			want = append(want, p)
 		}
 	}
-	series := d.Find(scenario, want, s.Subject, s.Metric)
-	if series == nil {
-		return 0, "", false
-	}
-	return result.Median(s.Figure.Of(series)), series.Unit, true
+	return d.Find(scenario, want, s.Subject, s.Metric)
 }

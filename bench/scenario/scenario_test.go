@@ -195,7 +195,9 @@ func TestAGoalIsReportedWithWhatStandsInItsWay(t *testing.T) {
 		add("eager", cache, 100)
 		add("start", cache, 30)
 	}
-	add("disk", "dropped", 80)
+	for _, v := range []float64{90, 80, 70} {
+		add("disk", "dropped", v)
+	}
 	d.Finish()
 	side := func(subject string) Side { return Side{Subject: subject, Metric: subject, Figure: result.Middle} }
 	eager, start := side("eager"), side("start")
@@ -205,6 +207,7 @@ func TestAGoalIsReportedWithWhatStandsInItsWay(t *testing.T) {
 	s := &Scenario{Name: "s", Goals: []Goal{
 		goal("over eager's", &eager, &Limit{Of: side("disk"), Less: &start, Is: "the disk"}),
 		goal("alone", nil, &Limit{Of: side("disk"), Is: "the disk"}),
+		goal("at its best", nil, &Limit{Of: side("disk"), Best: true, Is: "the disk"}),
 		goal("nothing left of it", &eager, &Limit{Of: side("start"), Less: &eager, Is: "less than nothing"}),
 		goal("what is taken off is not there", &eager, &Limit{Of: side("disk"), Less: &Side{Subject: "other"}, Is: "half"}),
 	}}
@@ -216,7 +219,7 @@ func TestAGoalIsReportedWithWhatStandsInItsWay(t *testing.T) {
 		got[g.Name+", "+g.Params.Get("cache")] = g.Limit
 	}
 	want := map[string]float64{
-		"over eager's, warm": 0, "over eager's, dropped": 0.5, "alone, warm": 0, "alone, dropped": 80, "nothing left of it, warm": 0, "nothing left of it, dropped": 0,
+		"over eager's, warm": 0, "over eager's, dropped": 0.5, "alone, warm": 0, "alone, dropped": 80, "at its best, warm": 0, "at its best, dropped": 70, "nothing left of it, warm": 0, "nothing left of it, dropped": 0,
 		"what is taken off is not there, warm": 0, "what is taken off is not there, dropped": 0,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -30,6 +30,7 @@ func faultScenario() scenario.Scenario {
 		return scenario.Goal{
 			Name: fmt.Sprintf("%s, both %s, over C", what, does), Each: []string{"threads"}, Ours: side(engineThat(wait), figure), Floor: &floor,
 			FloorIs: "a thread in C that " + does + "s and copies one page for each fault", Want: 1.10,
+			Limit: &scenario.Limit{Of: side("go-"+string(c), figure), Is: "a thread in Go that does the same, and nothing else"},
 		}
 	}
 	criu := side("criu", result.Middle)
@@ -73,6 +74,10 @@ func prepareFault(ctx context.Context, env *scenario.Env) (*scenario.Plan, error
 		for _, wait := range []baseline.Wait{baseline.Poll, baseline.Spin, baseline.Example} {
 			plan.Trials = append(plan.Trials, scenario.Trial{Params: params, Subject: "c-" + string(wait),
 				Run: func(ctx context.Context) ([]result.Observation, error) { return faultsOfC(ctx, im, wait, threads) }})
+		}
+		for _, wait := range []baseline.Wait{baseline.Poll, baseline.Spin} {
+			plan.Trials = append(plan.Trials, scenario.Trial{Params: params, Subject: "go-" + string(wait),
+				Run: func(ctx context.Context) ([]result.Observation, error) { return faultsOfGo(ctx, im, wait, threads) }})
 		}
 		if criu != nil {
 			plan.Trials = append(plan.Trials, scenario.Trial{Params: params, Subject: "criu",
@@ -133,6 +138,26 @@ func faultsOfC(ctx context.Context, im *image, wait baseline.Wait, threads int) 
 	s, err := startServer(ctx, p, im, wait, place, 0)
 	if err != nil {
 		p.Close()
+		return nil, err
+	}
+	defer func() { p.Close(); err = errors.Join(err, s.Close()) }()
+	return touchAll(ctx, p, im.pages(), threads, im.word)
+}
+
+// faultsOfGo measures the same of a process that the least server in Go serves.
+func faultsOfGo(ctx context.Context, im *image, wait baseline.Wait, threads int) (_ []result.Observation, err error) {
+	p, err := startOne(ctx, threads, contiguous(im.pages()).region())
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	fd, err := p.takeFD()
+	if err != nil {
+		return nil, err
+	}
+	defer fd.Close()
+	s, err := baseline.StartGoServer(wait, fd, im.data, base)
+	if err != nil {
 		return nil, err
 	}
 	defer func() { p.Close(); err = errors.Join(err, s.Close()) }()
