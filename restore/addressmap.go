@@ -17,6 +17,7 @@ type addressMap struct {
 	layout *Layout
 	pieces []piece // INVARIANT: sorted by start, not empty, not overlapping; no two have overlapping homes
 	moved  int     // how many pieces are away from home
+	left   moves
 }
 
 // A piece maps the current addresses [start, end) to the homes [home, home+end-start).
@@ -129,8 +130,26 @@ func (m *addressMap) remove(r span) {
 	m.cut(r)
 }
 
+// unmap is remove for a range that the process has unmapped, unless it did that when it moved its memory away: see moves.
+func (m *addressMap) unmap(r span) {
+	if !m.left.ended(r, m.covers) {
+		m.cut(r)
+	}
+}
+
+// covers reports whether all of a range is in the map.
+func (m *addressMap) covers(r span) bool {
+	for i := m.at(r.start); i < len(m.pieces) && m.pieces[i].start <= r.start; i++ {
+		if r.start = m.pieces[i].end; r.start >= r.end {
+			return true
+		}
+	}
+	return r.len() == 0
+}
+
 // remap moves what is mapped at [from, from+size) to to.
 func (m *addressMap) remap(from, to, size uint64) {
+	m.left.from(span{from, from + size})
 	moving := m.cut(span{from, from + size})
 	m.cut(span{to, to + size})
 	for _, p := range moving {

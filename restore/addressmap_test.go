@@ -141,6 +141,54 @@ func TestAddressMapFollowsRandomOperations(t *testing.T) {
 	}
 }
 
+func TestWhatAnUnmappingThatIsToldLateTakesOut(t *testing.T) {
+	type step func(*addressMap)
+	remap := func(from, to, n uint64) step { return func(m *addressMap) { m.remap(from*pg, to*pg, n*pg) } }
+	unmap := func(from, to uint64) step { return func(m *addressMap) { m.unmap(span{from * pg, to * pg}) } }
+	const moved, other = 20, 81 // where 5 pages of content each are at first
+	for _, tt := range []struct {
+		name   string
+		steps  []step
+		at     uint64 // a page
+		mapped bool   // whether it has content then
+	}{
+		{"a move ends", []step{remap(moved, 140, 5), unmap(moved, moved+5)}, 140, true},
+		{"its old range is free", []step{remap(moved, 140, 5), unmap(moved, moved+5)}, moved, false},
+		{"another thread moves onto it before that is told", []step{remap(moved, 140, 5), remap(other, moved, 5), unmap(moved, moved+5), unmap(other, other+5)}, moved, true},
+		{"the ends come in another order", []step{remap(moved, 140, 5), remap(other, moved, 5), unmap(other, other+5), unmap(moved, moved+5)}, moved, true},
+		{"a part of it", []step{remap(moved, 140, 5), remap(other, moved+1, 2), unmap(moved, moved+5)}, moved + 1, true},
+		{"what was moved there is unmapped, too", []step{remap(moved, 140, 5), remap(other, moved+1, 2), unmap(moved+1, moved+3)}, moved + 1, false},
+		{"and then the end is told", []step{remap(moved, 140, 5), remap(other, moved+1, 2), unmap(moved+1, moved+2), unmap(moved, moved+5)}, moved + 2, true},
+		{"what was moved there moves on", []step{remap(moved, 140, 5), remap(other, moved, 5), remap(moved, 150, 5), unmap(moved, moved+5), unmap(moved, moved+5)}, 150, true},
+		{"it is unmapped later", []step{remap(moved, 140, 5), unmap(moved, moved+5), remap(other, moved, 5), unmap(other, other+5), unmap(moved, moved+5)}, moved, false},
+		{
+			"the old range stays mapped, is replaced by other memory, and unmapped with it",
+			[]step{remap(moved, 140, 5), unmap(moved+1, moved+3), remap(other, moved+1, 2), unmap(other, other+2), unmap(moved, moved+5)}, moved + 1, false,
+		},
+		{"more is unmapped", []step{remap(moved, 140, 5), unmap(moved-1, moved+6), remap(other, moved, 5), unmap(moved, moved+5)}, moved, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := newAddressMap(testLayout())
+			for _, s := range tt.steps {
+				s(&m)
+			}
+			if got := !m.lookup(tt.at * pg).zero; got != tt.mapped {
+				t.Errorf("page %d has content: %v, want %v; pieces %+v", tt.at, got, tt.mapped, m.pieces)
+			}
+		})
+	}
+}
+
+func TestMovesThatNeverEndAreForgotten(t *testing.T) {
+	var m moves
+	for i := range uint64(3 * maxMoves) {
+		m.from(span{i, i + 1})
+	}
+	if len(m) != maxMoves || m[maxMoves-1].start != 3*maxMoves-1 {
+		t.Errorf("%d are remembered, the last one %v", len(m), m[len(m)-1])
+	}
+}
+
 func TestForkedChildStartsWithParentsMap(t *testing.T) {
 	l := testLayout()
 	m, model := newAddressMap(l), newModelMap(160, l)

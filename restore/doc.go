@@ -37,12 +37,13 @@
 //   - From the moment that the kernel raises an event until it has been read, installing fails with EAGAIN, so no page
 //     arrives between the raising and the reading either. What failed is looked up again, not tried again.
 //   - A userfaultfd is closed only when all of the layout is settled, or the process is gone, or every page that is
-//     still missing has been poisoned: closing it earlier would turn the missing pages into zeros.
+//     still missing has been poisoned: closing it earlier would turn the missing pages into zeros. Where a process can neither be
+//     killed nor have its pages poisoned it stays open.
 //
 // BUG(thaw): if one thread unmaps a range and another moves different memory onto it before the first one's event has
 // been queued, the kernel may queue the two events in the wrong order, and nothing in them tells. The moved pages
 // that are still missing are then taken for zeros. Kernel: mm/mmap.c releases the lock before
-// userfaultfd_unmap_complete.
+// userfaultfd_unmap_complete. (That mremap(2) itself unmaps the old range, and tells of it late, is known from the move: see moves.)
 //
 // BUG(thaw): whether a forked child sees zeros in a range (MADV_WIPEONFORK) is read from /proc when the fork is read. Advice that
 // another thread gives between the two counts wrongly; and for children of children, whose process is not known, what the

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 
@@ -202,25 +201,52 @@ func TestForkWaitsForADescriptor(t *testing.T) {
 	child.Kill()
 }
 
+// TestAnotherMoveOntoARangeThatMemoryHasLeft: the kernel says that the range was unmapped after the other move, and means what was there before.
+func TestAnotherMoveOntoARangeThatMemoryHasLeft(t *testing.T) {
+	src := newTestSource(300)
+	l := oneRegion(300, 300)
+	f := begin(t, l, src, Options{Server: startServer(t, ServerOptions{Readers: 1}), Stream: StreamNone})
+	f.Registered()
+
+	// The reader is held at a fault, so both moves are told of before the end of either.
+	src.mu.Lock()
+	first := f.target.Sums(at(100, 1))
+	queued(t, f.target.PID(), 1)
+	const fixed = unix.MREMAP_MAYMOVE | unix.MREMAP_FIXED
+	away := f.target.Mremap(at(200, 10), 10*pg, fixed, at(400, 0).Start)
+	queued(t, f.target.PID(), 2)
+	there := f.target.Mremap(at(50, 10), 10*pg, fixed, at(200, 0).Start)
+	queued(t, f.target.PID(), 3)
+	src.mu.Unlock()
+	first.Must()
+	away.Must()
+	there.Must()
+
+	was := original(l, src)
+	expect(t, f.target, at(200, 10), func(addr uint64) []byte { return was(addr - 150*pg) })
+	expect(t, f.target, at(400, 10), func(addr uint64) []byte { return was(addr - 200*pg) })
+	expect(t, f.target, at(210, 90), was)
+}
+
 // queued waits until so many threads of a process wait for their userfaultfd.
 func queued(t *testing.T, pid, threads int) {
 	t.Helper()
-	for {
-		channels, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/wchan", pid))
-		if err != nil || len(channels) == 0 {
-			t.Fatalf("process %d has no threads: %v", pid, err)
-		}
-		n := 0
-		for _, name := range channels {
-			if where, err := os.ReadFile(name); err == nil && bytes.Contains(where, []byte("userfault")) {
-				n++
-			}
-		}
-		if n == threads {
-			return
-		}
-		runtime.Gosched()
+	await(t, fmt.Sprintf("%d threads wait for their userfaultfd", threads), func() bool { return waiting(t, pid) == threads })
+}
+
+// waiting returns how many threads of a process wait for their userfaultfd.
+func waiting(t *testing.T, pid int) (threads int) {
+	t.Helper()
+	channels, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/wchan", pid))
+	if err != nil || len(channels) == 0 {
+		t.Fatalf("process %d has no threads: %v", pid, err)
 	}
+	for _, name := range channels {
+		if where, err := os.ReadFile(name); err == nil && bytes.Contains(where, []byte("userfault")) {
+			threads++
+		}
+	}
+	return threads
 }
 
 // toldOf is a log that says when a message comes.

@@ -73,9 +73,12 @@ func (a *addressSpace) applyLocked(m *uffd.Message) {
 	case uffd.EventRemap:
 		from, to, size := m.Remap()
 		a.pages.remap(from, to, size)
-	case uffd.EventRemove, uffd.EventUnmap:
+	case uffd.EventRemove:
 		r := m.Removed()
 		a.pages.remove(span{r.Start, r.End})
+	case uffd.EventUnmap:
+		r := m.Removed()
+		a.pages.unmap(span{r.Start, r.End})
 	}
 }
 
