@@ -20,22 +20,8 @@ func (r *reader) unwatchPID(a *addressSpace) {
 
 // drop ends the serving of an address space: it is complete, or gone.
 func (r *reader) drop(a *addressSpace, why outcome) {
-	s := a.s
-	s.mu.Lock()
-	i := slices.Index(s.spaces, a)
-	if i >= 0 {
-		s.spaces = slices.Delete(s.spaces, i, i+1)
-	}
-	s.mu.Unlock()
-	if i < 0 {
+	if !r.leaveOut(a) {
 		return
-	}
-	r.ignore(a)
-	if a.stream.gaveUp() {
-		s.needsNoHold()
-	}
-	if a.pidfd != nil {
-		r.unwatchPID(a)
 	}
 	if a.release != nil {
 		a.release()
@@ -44,10 +30,45 @@ func (r *reader) drop(a *addressSpace, why outcome) {
 	a.gone = true
 	a.fd.Close()
 	a.mu.Unlock()
+	a.s.opts.Logger.Debug("process left", "pid", a.hostPID, "image_pid", a.id, "child", a.child, "complete", why == installed)
+}
+
+// abandon ends the serving of an address space that misses pages, of a process that can neither be killed nor have them poisoned. Its userfaultfd
+// stays open, here and with the guard: who touches a missing page waits for it, and never reads zeros.
+func (r *reader) abandon(a *addressSpace) {
+	if !r.leaveOut(a) {
+		return
+	}
+	a.mu.Lock()
+	a.gone = true
+	a.mu.Unlock()
+	a.s.opts.Logger.Error("process waits for its missing pages for good: it can neither be killed nor have them poisoned",
+		"pid", a.hostPID, "image_pid", a.id, "child", a.child)
+}
+
+// leaveOut takes an address space out of its session. It reports false if somebody has done so before.
+func (r *reader) leaveOut(a *addressSpace) bool {
+	s := a.s
+	s.mu.Lock()
+	i := slices.Index(s.spaces, a)
+	if i >= 0 {
+		s.spaces = slices.Delete(s.spaces, i, i+1)
+	}
+	s.mu.Unlock()
+	if i < 0 {
+		return false
+	}
+	r.ignore(a)
+	if a.stream.gaveUp() {
+		s.needsNoHold()
+	}
+	if a.pidfd != nil {
+		r.unwatchPID(a)
+	}
 	s.count.live.Add(-1)
 	s.opts.Metrics.live.Dec()
 	s.poke() // it may have been the last
-	s.opts.Logger.Debug("process left", "pid", a.hostPID, "image_pid", a.id, "child", a.child, "complete", why == installed)
+	return true
 }
 
 // ignore ends the reading of a process's messages.
@@ -72,8 +93,11 @@ func (r *reader) stop(a *addressSpace) {
 	a.s.noteKilled()
 	a.s.opts.Logger.Warn("stopping incomplete process", "pid", a.hostPID, "image_pid", a.id, "child", a.child)
 	if !a.kill() {
-		r.poisonAll(a)
-		r.drop(a, targetGone)
+		if r.poisonAll(a) || !a.alive() {
+			r.drop(a, targetGone)
+		} else {
+			r.abandon(a)
+		}
 		return
 	}
 	// Its threads must not run on with zeros for the moment that the signal takes: the userfaultfd is closed when the pidfd
@@ -82,8 +106,8 @@ func (r *reader) stop(a *addressSpace) {
 	r.ignore(a)
 }
 
-// poisonAll poisons every missing page that has content. New events may come in all the while.
-func (r *reader) poisonAll(a *addressSpace) {
+// poisonAll poisons every missing page that has content, and reports whether it could. New events may come in all the while.
+func (r *reader) poisonAll(a *addressSpace) bool {
 	for deadline := time.Now().Add(killWait); time.Now().Before(deadline); {
 		for {
 			n, forked, err := r.read(a)
@@ -94,28 +118,31 @@ func (r *reader) poisonAll(a *addressSpace) {
 				break
 			}
 		}
-		if a.poisonContent() {
-			return
+		if o := a.poisonContent(); o != deferred {
+			return o == installed
 		}
 		unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 	}
+	return false
 }
 
-// poisonContent reports false if the address space changed under it, or the kernel cannot poison.
-func (a *addressSpace) poisonContent() bool {
+// poisonContent returns deferred if the address space changed under it, and failed if the kernel cannot poison (before Linux 6.6).
+func (a *addressSpace) poisonContent() outcome {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, p := range a.pages.pieces {
 		for at := p.start; at < p.end; {
 			pl := a.pages.lookup(at)
 			end := min(at+pl.pages*PageSize, p.end)
-			if !pl.zero && a.poison(span{at, end}) != installed {
-				return false
+			if !pl.zero {
+				if o := a.poison(span{at, end}); o != installed {
+					return o
+				}
 			}
 			at = end
 		}
 	}
-	return true
+	return installed
 }
 
 // stopAll ends all processes of a session.

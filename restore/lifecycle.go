@@ -77,9 +77,7 @@ func (s *Session) load(ctx context.Context, q loadRequest) {
 				continue
 			}
 			if _, _, err := s.opts.Source.Load(pl.image, int(min(loadPages, pl.pages))); err != nil {
-				if !q.a.failPage(pl.home, pl.image, err) {
-					s.hold(fault{a: q.a, want: q.want, since: q.since, tryAt: time.Now().Add(holdRetry)})
-				}
+				s.failed(fault{a: q.a, want: q.want, since: q.since}, pl, err)
 				return
 			}
 		}
@@ -99,10 +97,18 @@ func (s *Session) failFault(f fault) {
 	f.a.mu.RLock()
 	pl := f.a.pages.lookup(f.want.addr)
 	f.a.mu.RUnlock()
-	if !f.a.failPage(pl.home, pl.image, errSourceMemory) {
-		f.tryAt = time.Now().Add(holdRetry)
-		s.hold(f)
+	s.failed(f, pl, errSourceMemory)
+}
+
+// failed ends a fault whose page cannot be had, or keeps it to be tried again. The thread looks again in any case: the process may have moved or dropped
+// the page meanwhile, or somebody have brought it, and then nobody else would wake who waits at the address where it was.
+func (s *Session) failed(f fault, pl place, cause error) {
+	if f.a.failPage(pl.home, pl.image, cause) {
+		f.a.wakePage(f.want.addr)
+		return
 	}
+	f.tryAt = time.Now().Add(holdRetry)
+	s.hold(f)
 }
 
 // failPage deals with a page whose content cannot be had. It reports whether the page is done with; false means that
@@ -127,6 +133,10 @@ func (a *addressSpace) failPage(home, image uint64, cause error) bool {
 		case deferred:
 			return false // in the middle of an mremap or the like: again when it is over
 		}
+	}
+	if !a.alive() {
+		a.lost()
+		return true // what runs now, if anything, is another program
 	}
 	if a.kill() {
 		s.noteKilled()

@@ -291,11 +291,11 @@ func (a *addressSpace) copyRuns(runs []Extent, limit uint64) (settled int) {
 type gate struct {
 	pending atomic.Int64 // processes that have not what they must have
 	late    atomic.Bool  // the time is over
-	began   time.Time    // owned by the reader; when the first fault was held; zero: none was
+	began   time.Time    // owned by the reader; when the first of faults was held; zero: none is
 	timer   *time.Timer  // made by the reader
 	faults  []fault      // owned by the reader; that are held
 	held    atomic.Int64 // faults that were held so far
-	took    atomic.Int64 // nanoseconds that the first one was held
+	took    atomic.Int64 // nanoseconds for which some were held, all together
 }
 
 // HoldProcesses has the processes be held, as for what they must have, until release is called or the time is over: for somebody who
@@ -321,21 +321,23 @@ func (s *Session) holdFault(f fault) {
 	g.held.Add(1)
 }
 
-// beginHold begins the time for which processes are held.
+// beginHold begins the time for which processes are held, those that are there: one that connects later begins anew, unless that was over once.
 func (s *Session) beginHold() {
 	g := &s.gate
 	on := newHoldOn(s.opts.Hold, s.opts.HoldRate, s.count.bytes[classPreload].Load())
-	g.timer = time.AfterFunc(math.MaxInt64, func() {
+	var timer *time.Timer
+	timer = time.AfterFunc(math.MaxInt64, func() {
 		switch {
 		case !s.holding(): // they were let go just now
 		case on.goesOn(s.count.bytes[classPreload].Load()):
-			g.timer.Reset(s.opts.Hold)
+			timer.Reset(s.opts.Hold)
 		default:
 			g.late.Store(true)
 			s.poke()
 		}
 	})
-	g.timer.Reset(s.opts.Hold) // not before it is known, for it is started again by itself
+	timer.Reset(s.opts.Hold) // not before it is known, for it is started again by itself
+	g.timer = timer
 }
 
 // A holdOn decides whether processes are held on when the time for which they were held is over.
@@ -366,9 +368,9 @@ func (s *Session) releaseHeld() []fault {
 		return nil
 	}
 	g.timer.Stop()
-	g.took.Store(int64(time.Since(g.began)))
+	g.took.Add(int64(time.Since(g.began)))
 	released := g.faults
-	g.faults = nil
+	g.faults, g.began = nil, time.Time{} // the next process that connects has its own time
 	return released
 }
 

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"thaw/uffd"
+	"thaw/uffd/uffdtest"
 )
 
 func TestPreloadIsPlacedWhereTheLayoutHasItsPages(t *testing.T) {
@@ -75,6 +78,48 @@ func TestProcessIsHeldUntilItHasWhatItMustHave(t *testing.T) {
 	f.Registered()
 	await(t, "the rest of the preload is there", func() bool { return f.Stats().BytesPreload == 64*pg })
 	expect(t, f.target, at(0, 1000), original(l, src))
+}
+
+func TestTheTimeCountsForEachProcess(t *testing.T) {
+	src := newTestSource(2000)
+	src.gate = make(chan struct{})
+	src.cold = true
+	src.loaded[500], src.loaded[1500] = true, true
+	f := begin(t, preloaded(1000, []Run{{100, 1}}, nil), src, Options{Stream: StreamNone, Hold: 300 * time.Millisecond})
+	first := f.target.Read(at(500, 1))
+	await(t, "the first process is held", func() bool { return f.Stats().FaultsHeld == 1 })
+	stop := make(chan struct{})
+	var giving sync.WaitGroup
+	giving.Go(func() {
+		for {
+			select {
+			case src.gate <- struct{}{}:
+			case <-stop:
+				return
+			}
+		}
+	})
+	first.Must()
+	close(stop)
+	giving.Wait()
+	if st := f.Stats(); st.HeldInVain || st.BytesPreload != pg {
+		t.Fatalf("the first process was let go without what it must have: %+v", st)
+	}
+
+	l := &Layout{Regions: []Region{{Start: base, End: base + 1000*pg}}, Extents: []Extent{{Addr: base, Pages: 1000, Image: 1000}}}
+	l.Preload = NewPreload(l, []Run{{1100, 1}}, nil)
+	second := uffdtest.Start(t)
+	second.Map(at(0, 1000)).Must()
+	fd := second.Open(uffdtest.CRIUFeatures).Must()
+	second.Register(at(0, 1000), uffd.ModeMissing).Must()
+	second.Drop().Must()
+	if err := f.Add(Process{ID: 2, FD: fd, PIDFD: second.PIDFD(), Layout: l}); err != nil {
+		t.Fatal(err)
+	}
+	// What this one must have never comes.
+	if got := second.Read(at(500, 1)).Must(); string(got) != string(src.page(1500)) {
+		t.Error("wrong content")
+	}
 }
 
 func TestHoldingEnds(t *testing.T) {

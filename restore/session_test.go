@@ -415,6 +415,73 @@ func TestPageThatCannotBeHad(t *testing.T) {
 	})
 }
 
+func TestWhoWaitsForAPageThatFailsLooksAgain(t *testing.T) {
+	for name, change := range map[string]func(*uffdtest.Target) error{
+		"it was dropped meanwhile": func(p *uffdtest.Target) error { return p.Madvise(at(50, 1), unix.MADV_DONTNEED).Err() },
+		"it was moved away, and other memory mapped there": func(p *uffdtest.Target) error {
+			err := p.Mremap(at(50, 1), pg, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, at(200, 0).Start).Err()
+			return errors.Join(err, p.Map(at(50, 1)).Err())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			src := newTestSource(100)
+			src.cold, src.gate, src.bad[50] = true, make(chan struct{}), errBad
+			f := begin(t, oneRegion(100, 100), src, Options{Stream: StreamNone})
+			f.Registered()
+			read := f.target.Read(at(50, 1))
+			await(t, "the page is asked for", func() bool { return src.loads.Load() == 1 })
+			if err := change(f.target); err != nil {
+				t.Fatal(err)
+			}
+			close(src.gate)
+			if got := read.Must(); string(got) != string(make([]byte, pg)) {
+				t.Error("it does not read as zeros")
+			}
+		})
+	}
+}
+
+func TestProcessThatCanNeitherBeKilledNorPoisonedReadsNoZeros(t *testing.T) {
+	src := newTestSource(200)
+	target := uffdtest.Start(t)
+	target.Map(at(0, 100)).Must()
+	fd := target.Open(uffdtest.CRIUFeatures).Must()
+	target.Register(at(0, 100), uffd.ModeMissing).Must()
+	target.Drop().Must()
+	// No process has memory so far up: the kernel refuses to poison it, behind all that is in the other region.
+	const nowhere = 1 << 60
+	l := &Layout{Regions: []Region{{Start: base, End: base + 100*pg}, {Start: nowhere, End: nowhere + pg}}, Extents: []Extent{{Addr: base, Pages: 90}, {Addr: nowhere, Pages: 1, Image: 150}}}
+	s, err := NewSession(&Options{Source: src, Stream: StreamNone})
+	if err != nil {
+		fd.Close()
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	if err := s.Add(Process{ID: 1, FD: fd, PIDFD: target.PIDFD(), Layout: l}); err != nil {
+		t.Fatal(err)
+	}
+	s.Registered()
+	child := target.Fork().Must()
+	child.Read(at(0, 1)).Must()
+	s.mu.Lock()
+	space := s.spaces[len(s.spaces)-1]
+	s.mu.Unlock()
+	defer space.fd.Close() // nobody else does
+	cancel()
+	if err := <-done; !errors.Is(err, ErrKilled) {
+		t.Errorf("Run() = %v, want ErrKilled", err)
+	}
+	// Where the userfaultfd is closed this one reads as zeros.
+	read := child.Read(at(95, 1))
+	await(t, "the page is waited for", func() bool { return read.Finished() || waiting(t, child.PID()) == 1 })
+	if read.Finished() {
+		t.Error("the userfaultfd was closed")
+	}
+	child.Kill()
+}
+
 func TestStoppedSessionNeverLeavesZeros(t *testing.T) {
 	t.Run("a process with a pidfd is killed", func(t *testing.T) {
 		f := begin(t, oneRegion(1000, 1000), newTestSource(1000), Options{Stream: StreamNone})
