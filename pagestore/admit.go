@@ -145,6 +145,11 @@ func (s *Store) publishPartial(p *RemotePack) error {
 	if _, err := os.Stat(p.ns.pack(p.ID)); err == nil { // somebody else was faster
 		return p.ns.discardLocked(s.opts.fs, p.name)
 	}
+	if same, err := p.part.Named(); err != nil {
+		return err
+	} else if !same { // it was evicted meanwhile, and another may be filling up there
+		return fmt.Errorf("%s was deleted while it was filled: %w", file, fs.ErrNotExist)
+	}
 	if err := s.opts.fs.Rename(file, p.ns.pack(p.ID)); err != nil {
 		return err
 	}

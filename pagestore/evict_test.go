@@ -151,6 +151,72 @@ func TestWhatIsLeasedByAnotherProcessIsNotEvicted(t *testing.T) {
 	}
 }
 
+// mustHold opens the only pack of the stub "a" as one does who serves it, without a lease.
+func mustHold(t *testing.T, s *Store) *HeldPack {
+	t.Helper()
+	snap, err := s.Snapshot(mustName("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	packs, err := snap.Packs()
+	if err := errors.Join(err, snap.Close()); err != nil || len(packs) != 1 {
+		t.Fatal(packs, err)
+	}
+	h, err := s.HeldPack("default", packs[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	return h
+}
+
+func TestAPackThatWasEvictedWhileItIsHeldIsBroughtAgain(t *testing.T) {
+	for _, here := range []uint64{32, 64} { // a partial one, and a complete one
+		s, _ := newStub(t, seeds(1, 64), Options{KeepPacks: 10})
+		bring(t, s, "a", 0, here)
+		h := mustHold(t, s)
+		buf := make([]byte, framePages*PageSize)
+		if report, err := s.Evict(t.Context(), 0); err != nil || report.Packs+report.Partial != 1 {
+			t.Fatalf("%+v, %v", report, err)
+		}
+		bring(t, s, "a", 0, 64)
+		if got := packList(t, s); len(got) != 1 {
+			t.Errorf("with %d pages before: packs %v after all was brought", here, got)
+		}
+		if err := errors.Join(checkImage(openStore(t, s.Dir(), nil), "a", seeds(1, 64)), checkVerify(t, s)); err != nil {
+			t.Error(err)
+		}
+		if _, err := h.ReadFrame(buf, 0); err != nil {
+			t.Errorf("who held it cannot go on: %v", err)
+		}
+	}
+}
+
+func TestWhatWasEvictedDoesNotGiveItsNameToAnotherFile(t *testing.T) {
+	s, o := newStub(t, seeds(1, 64), Options{})
+	bring(t, s, "a", 0, 32)
+	h := mustHold(t, s)
+	other := openStore(t, s.Dir(), &Options{Origin: o})
+	if report, err := other.Evict(t.Context(), 0); err != nil || report.Partial != 1 {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	bring(t, other, "a", 0, 32)
+	if err := h.Bring(t.Context(), 0, 2, Mirror); err != nil { // the rest, in a file without a name
+		t.Fatal(err)
+	}
+	s.running.Wait()
+	if got := packList(t, s); len(got) != 0 {
+		t.Errorf("packs %v, of which half is missing", got)
+	}
+	if err := errors.Join(checkVerify(t, other), checkImage(other, "a", seeds(1, 64)), checkVerify(t, other)); err != nil {
+		t.Error(err)
+	}
+	other.running.Wait()
+	if got := packList(t, s); len(got) != 1 {
+		t.Errorf("packs %v in the end", got)
+	}
+}
+
 func TestManyScatteredPagesAreKeptBeforeAFewLongRuns(t *testing.T) {
 	long := evictable{bytes: 100 * requestBytes, runs: 1, idle: time.Hour}
 	scattered := evictable{bytes: 100 * requestBytes, runs: 100, idle: time.Hour}

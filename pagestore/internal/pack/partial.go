@@ -210,6 +210,20 @@ func (p *Partial) Root() Digest { return p.root }
 // Files returns the paths under which pack and map were opened.
 func (p *Partial) Files() (pack, state string) { return p.files[0], p.files[1] }
 
+// Named reports whether the path under which the pack was opened still is that of this file. It stays so for who keeps others from
+// opening, finishing and deleting it.
+func (p *Partial) Named() (bool, error) {
+	is, err := p.write.Stat()
+	if err != nil {
+		return false, err
+	}
+	there, err := os.Stat(p.files[0])
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(is, there), err
+}
+
 // Nodes returns the nodes of the pack's frames, one after the other; nil if they are not known yet. They must not be changed.
 func (p *Partial) Nodes() []byte {
 	if n := p.nodes.Load(); n != nil {
