@@ -372,6 +372,61 @@ func TestPagesAreServedFromMemoryWhenTheDiskIsFull(t *testing.T) {
 	}
 }
 
+func TestWhatNobodyWaitsForIsNotKeptInMemoryWhenTheDiskIsFull(t *testing.T) {
+	far := newStore(t)
+	m := seeds(1, 1000)
+	mustImport(t, far, "a", m)
+	s := emptyStore(t, smallDisk(t, "2m"), newStoreOrigin(far), Options{})
+	mustAdopt(t, s, far, "a")
+	im := mustImage(t, s, "a")
+	if err := im.Mirror(t.Context()); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("Mirror: %v, want %v", err, ErrNoSpace)
+	}
+	if err := im.Bring(t.Context(), 0, 1000, Ahead); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("Bring: %v, want %v", err, ErrNoSpace)
+	}
+	if n := s.inMemory.Load(); n != 0 {
+		t.Errorf("%d bytes are in memory", n)
+	}
+	if err := checkImage(s, "a", m); err != nil {
+		t.Errorf("who waits: %v", err)
+	}
+}
+
+func TestWhatIsKeptInMemoryWhenTheDiskIsFullIsBounded(t *testing.T) {
+	far := newStore(t)
+	m := seeds(1, 1000)
+	mustImport(t, far, "a", m)
+	const bound = 5 * framePages * PageSize
+	s := emptyStore(t, smallDisk(t, "2m"), newStoreOrigin(far), Options{keepBytes: bound})
+	mustAdopt(t, s, far, "a")
+	snap := mustOpen(t, s, "a")
+	im, err := snap.Image()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for page := 0; page < len(m) && err == nil; {
+		var data []byte
+		var n int
+		if data, n, err = im.Load(uint64(page), 1); err == nil {
+			err = samePages(data, m[page:page+n])
+		}
+		page += n
+	}
+	if bad := new(PageError); !errors.As(err, &bad) || !errors.Is(err, ErrNoSpace) {
+		t.Errorf("Load: %v, want %v", err, ErrNoSpace)
+	}
+	if n := s.inMemory.Load(); n == 0 || n > bound {
+		t.Errorf("%d bytes are in memory, want at most %d", n, bound)
+	}
+	if err := snap.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.inMemory.Load(); n != 0 {
+		t.Errorf("%d bytes count as being in memory after all was closed", n)
+	}
+}
+
 func TestAFullDiskIsEmptiedOfWhatNobodyUses(t *testing.T) {
 	far := newStore(t)
 	mustImport(t, far, "a", seeds(1, 300))

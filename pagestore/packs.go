@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sync/atomic"
 
 	"thaw/internal/durable"
 	"thaw/pagestore/internal/pack"
@@ -52,6 +53,7 @@ func (s *Store) acquirePack(ns namespace, id PackID, pages uint32, partial *part
 		if part != nil {
 			p.remote = &RemotePack{
 				Namespace: ns.name, ID: id, Pages: pages, Root: partial.root, store: s, ns: ns, name: partial.name, part: part, open: p,
+				awaited: make([]atomic.Int32, part.Frames()),
 			}
 			mapped = part.Mapped
 		} else {
@@ -93,6 +95,7 @@ func (r *Remote) partialPack(id PackID) *partialPack {
 func (p *openPack) close() {
 	if p.remote != nil {
 		p.remote.part.Close()
+		p.remote.store.inMemory.Add(-p.remote.inMemory.Load())
 		return
 	}
 	p.mapped.Close() // munmap of a whole mapping does not fail
