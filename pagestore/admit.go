@@ -70,17 +70,20 @@ func (s *Store) openPartial(ns namespace, name partialID, pages uint32, root Dig
 	return nil, part, err
 }
 
-// admit writes checked pages to their place, or keeps them in memory if there is no room for them.
-func (p *RemotePack) admit(page uint32, content, digests []byte) error {
+// keepBytes is how much of what came from afar a Store keeps in memory while the disk is full: 8192 frames, each of which adds two mappings at
+// most, itself and what it cuts off behind it. So it is a quarter of what the kernel grants a process by default.
+const keepBytes = 1 << 30
+
+// admit writes checked pages to their place. If there is no room, they are kept in memory where somebody waits for them: whole frames.
+func (p *RemotePack) admit(page uint32, content, digests []byte, awaited bool) error {
 	if err := p.err(); err != nil {
 		return err
 	}
 	err := p.part.Admit(page, content, digests)
 	if durable.NoSpace(err) {
 		p.store.makeRoom(int64(len(content)))
-		if err = p.part.Admit(page, content, digests); durable.NoSpace(err) {
-			p.store.opts.Logger.Warn("disk is full: pages from afar are in memory only", "pack", p.ID.String(), "bytes", len(content))
-			err = p.part.Keep(page, content)
+		if err = p.part.Admit(page, content, digests); durable.NoSpace(err) && awaited {
+			err = p.keep(page, content, err)
 		}
 	}
 	if err != nil {
@@ -88,6 +91,23 @@ func (p *RemotePack) admit(page uint32, content, digests []byte) error {
 	}
 	p.store.admitted(int64(len(content)))
 	p.store.finishSoon(p)
+	return nil
+}
+
+// keep keeps a frame in memory, unless that has become too much: then the error is full, that of the disk.
+func (p *RemotePack) keep(page uint32, content []byte, full error) (err error) {
+	s, n := p.store, int64(len(content))
+	if s.inMemory.Add(n) > s.opts.keepBytes {
+		err = fmt.Errorf("the disk is full, and no more than %d bytes of pages from afar are kept in memory: %w", s.opts.keepBytes, full)
+	} else {
+		err = p.part.Keep(page, content)
+	}
+	if err != nil {
+		s.inMemory.Add(-n)
+		return err
+	}
+	p.inMemory.Add(n)
+	s.opts.Logger.Warn("disk is full: pages from afar are in memory only", "pack", p.ID.String(), "bytes", n)
 	return nil
 }
 
@@ -144,6 +164,11 @@ func (s *Store) publishPartial(p *RemotePack) error {
 	defer unlock()
 	if _, err := os.Stat(p.ns.pack(p.ID)); err == nil { // somebody else was faster
 		return p.ns.discardLocked(s.opts.fs, p.name)
+	}
+	if same, err := p.part.Named(); err != nil {
+		return err
+	} else if !same { // it was evicted meanwhile, and another may be filling up there
+		return fmt.Errorf("%s was deleted while it was filled: %w", file, fs.ErrNotExist)
 	}
 	if err := s.opts.fs.Rename(file, p.ns.pack(p.ID)); err != nil {
 		return err

@@ -63,7 +63,7 @@ func (im *Image) bring(ctx context.Context, p *openPack, page uint64, at locatio
 			if class == Demand {
 				last = first
 			}
-			err = im.store.fetch(ctx, p.remote, first, last, class)
+			err = p.remote.await(ctx, first, last, class)
 		}
 		if err != nil {
 			return int(part.Missing(at.page, end) - at.page), err
@@ -73,6 +73,16 @@ func (im *Image) bring(ctx context.Context, p *openPack, page uint64, at locatio
 
 // errNotAdmitted: the origin does not keep its promise, or something takes away what it brings.
 var errNotAdmitted = fmt.Errorf("%w: the origin has brought something else", ErrNotLocal)
+
+// await is fetch for somebody who cannot go on without the pages: they are kept in memory if the disk is full.
+func (p *RemotePack) await(ctx context.Context, from, to uint32, class Class) error {
+	awaited := p.awaited[from/framePages : to/framePages+1]
+	for i := range awaited {
+		awaited[i].Add(1)
+		defer awaited[i].Add(-1)
+	}
+	return p.store.fetch(ctx, p, from, to, class)
+}
 
 // fetch asks the origin for the missing frames between two pages of a pack.
 func (s *Store) fetch(ctx context.Context, p *RemotePack, from, to uint32, class Class) error {

@@ -151,6 +151,72 @@ func TestWhatIsLeasedByAnotherProcessIsNotEvicted(t *testing.T) {
 	}
 }
 
+// mustHold opens the only pack of the stub "a" as one does who serves it, without a lease.
+func mustHold(t *testing.T, s *Store) *HeldPack {
+	t.Helper()
+	snap, err := s.Snapshot(mustName("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	packs, err := snap.Packs()
+	if err := errors.Join(err, snap.Close()); err != nil || len(packs) != 1 {
+		t.Fatal(packs, err)
+	}
+	h, err := s.HeldPack("default", packs[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	return h
+}
+
+func TestAPackThatWasEvictedWhileItIsHeldIsBroughtAgain(t *testing.T) {
+	for _, here := range []uint64{32, 64} { // a partial one, and a complete one
+		s, _ := newStub(t, seeds(1, 64), Options{KeepPacks: 10})
+		bring(t, s, "a", 0, here)
+		h := mustHold(t, s)
+		buf := make([]byte, framePages*PageSize)
+		if report, err := s.Evict(t.Context(), 0); err != nil || report.Packs+report.Partial != 1 {
+			t.Fatalf("%+v, %v", report, err)
+		}
+		bring(t, s, "a", 0, 64)
+		if got := packList(t, s); len(got) != 1 {
+			t.Errorf("with %d pages before: packs %v after all was brought", here, got)
+		}
+		if err := errors.Join(checkImage(openStore(t, s.Dir(), nil), "a", seeds(1, 64)), checkVerify(t, s)); err != nil {
+			t.Error(err)
+		}
+		if _, err := h.ReadFrame(buf, 0); err != nil {
+			t.Errorf("who held it cannot go on: %v", err)
+		}
+	}
+}
+
+func TestWhatWasEvictedDoesNotGiveItsNameToAnotherFile(t *testing.T) {
+	s, o := newStub(t, seeds(1, 64), Options{})
+	bring(t, s, "a", 0, 32)
+	h := mustHold(t, s)
+	other := openStore(t, s.Dir(), &Options{Origin: o})
+	if report, err := other.Evict(t.Context(), 0); err != nil || report.Partial != 1 {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	bring(t, other, "a", 0, 32)
+	if err := h.Bring(t.Context(), 0, 2, Mirror); err != nil { // the rest, in a file without a name
+		t.Fatal(err)
+	}
+	s.running.Wait()
+	if got := packList(t, s); len(got) != 0 {
+		t.Errorf("packs %v, of which half is missing", got)
+	}
+	if err := errors.Join(checkVerify(t, other), checkImage(other, "a", seeds(1, 64)), checkVerify(t, other)); err != nil {
+		t.Error(err)
+	}
+	other.running.Wait()
+	if got := packList(t, s); len(got) != 1 {
+		t.Errorf("packs %v in the end", got)
+	}
+}
+
 func TestManyScatteredPagesAreKeptBeforeAFewLongRuns(t *testing.T) {
 	long := evictable{bytes: 100 * requestBytes, runs: 1, idle: time.Hour}
 	scattered := evictable{bytes: 100 * requestBytes, runs: 100, idle: time.Hour}
@@ -303,6 +369,61 @@ func TestPagesAreServedFromMemoryWhenTheDiskIsFull(t *testing.T) {
 	}
 	if l := mustLocal(t, s, "a"); l.LocalPages == l.StoredPages || l.LocalPages == 0 {
 		t.Errorf("%d of %d pages are said to be on a disk that has not that much room", l.LocalPages, l.StoredPages)
+	}
+}
+
+func TestWhatNobodyWaitsForIsNotKeptInMemoryWhenTheDiskIsFull(t *testing.T) {
+	far := newStore(t)
+	m := seeds(1, 1000)
+	mustImport(t, far, "a", m)
+	s := emptyStore(t, smallDisk(t, "2m"), newStoreOrigin(far), Options{})
+	mustAdopt(t, s, far, "a")
+	im := mustImage(t, s, "a")
+	if err := im.Mirror(t.Context()); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("Mirror: %v, want %v", err, ErrNoSpace)
+	}
+	if err := im.Bring(t.Context(), 0, 1000, Ahead); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("Bring: %v, want %v", err, ErrNoSpace)
+	}
+	if n := s.inMemory.Load(); n != 0 {
+		t.Errorf("%d bytes are in memory", n)
+	}
+	if err := checkImage(s, "a", m); err != nil {
+		t.Errorf("who waits: %v", err)
+	}
+}
+
+func TestWhatIsKeptInMemoryWhenTheDiskIsFullIsBounded(t *testing.T) {
+	far := newStore(t)
+	m := seeds(1, 1000)
+	mustImport(t, far, "a", m)
+	const bound = 5 * framePages * PageSize
+	s := emptyStore(t, smallDisk(t, "2m"), newStoreOrigin(far), Options{keepBytes: bound})
+	mustAdopt(t, s, far, "a")
+	snap := mustOpen(t, s, "a")
+	im, err := snap.Image()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for page := 0; page < len(m) && err == nil; {
+		var data []byte
+		var n int
+		if data, n, err = im.Load(uint64(page), 1); err == nil {
+			err = samePages(data, m[page:page+n])
+		}
+		page += n
+	}
+	if bad := new(PageError); !errors.As(err, &bad) || !errors.Is(err, ErrNoSpace) {
+		t.Errorf("Load: %v, want %v", err, ErrNoSpace)
+	}
+	if n := s.inMemory.Load(); n == 0 || n > bound {
+		t.Errorf("%d bytes are in memory, want at most %d", n, bound)
+	}
+	if err := snap.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.inMemory.Load(); n != 0 {
+		t.Errorf("%d bytes count as being in memory after all was closed", n)
 	}
 }
 

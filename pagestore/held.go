@@ -48,6 +48,10 @@ func (h *HeldPack) Close() error {
 	return nil
 }
 
+// Evicted reports whether the pack's file was deleted since it was opened. What it has stays until Close, but what it brings is gone
+// then: who opens the pack anew has what is here now.
+func (h *HeldPack) Evicted() bool { return h.pack.evicted() }
+
 // Complete reports whether no page is missing.
 func (h *HeldPack) Complete() bool { return !h.pack.partial() }
 

@@ -137,7 +137,8 @@ func (h *RemoteHot) settle(ctx context.Context, a *arrivals) error {
 	return nil
 }
 
-// place puts the pages of a frame, which were checked, where they belong in their packs.
+// place puts the pages of a frame, which were checked, where they belong in their packs. They lie scattered there, so they are not kept in memory if
+// the disk is full: who needs one has it brought by itself.
 func (h *RemoteHot) place(number int, content, digests []byte) (err error) {
 	defer mapping.Recover(mapping.Guard(), &err)
 	parts, err := h.parts(number)
@@ -147,7 +148,7 @@ func (h *RemoteHot) place(number int, content, digests []byte) (err error) {
 	for _, part := range parts {
 		n := part.at.n
 		if p := h.image.packs[part.at.pack]; p != nil && p.partial() {
-			if err := p.remote.admit(part.at.page, content[:n*PageSize], digests[:n*frame.NodeSize]); err != nil {
+			if err := p.remote.admit(part.at.page, content[:n*PageSize], digests[:n*frame.NodeSize], false); err != nil {
 				return err
 			}
 		}

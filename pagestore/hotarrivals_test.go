@@ -132,6 +132,34 @@ func TestHotPagesOnADiskThatHasNoRoomForThemTwice(t *testing.T) {
 	}
 }
 
+func TestHotPagesOfAStubThatTookItsNameAreNotServed(t *testing.T) {
+	s, o, m, arrive := hotStub(t, t.TempDir())
+	close(arrive)
+	im := mustImage(t, s, "a")
+	if err := s.Remove(t.Context(), mustName("a")); err != nil {
+		t.Fatal(err)
+	}
+	// The same snapshot, with as many hot pages in another order.
+	if err := setWorkingSet(t.Context(), o.from, "a", WorkingSet{Order: []PageRun{{100, 200}}}); err != nil {
+		t.Fatal(err)
+	}
+	mustAdopt(t, s, o.from, "a")
+	second := mustImage(t, s, "a")
+	if err := im.Warm(t.Context()); !errors.Is(err, ErrNotFound) {
+		t.Errorf("Warm of the old stub: %v, want %v", err, ErrNotFound)
+	}
+	if err := second.Warm(t.Context()); err != nil {
+		t.Errorf("Warm of the new one: %v", err)
+	}
+	for page := range uint64(len(m)) {
+		for which, im := range []*Image{im, second} {
+			if data, _, err := im.Load(page, 1); err != nil || !bytes.Equal(data[:PageSize], pageOf(m[page])) {
+				t.Errorf("page %d of stub %d is another one: %v", page, which, err)
+			}
+		}
+	}
+}
+
 func TestHotPagesWithoutFilesWithoutNames(t *testing.T) {
 	if a, err := newArrivals("/proc", 10); err == nil {
 		t.Error("/proc has files without names", a.close())

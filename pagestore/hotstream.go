@@ -130,10 +130,11 @@ func (h *RemoteHot) parts(number int) (parts []hotPart, err error) {
 	return parts, nil
 }
 
-// streamKey tells the hot pages of one snapshot from those of another.
+// streamKey tells the hot pages of one stub from those of another, also of one of the same name and manifest that has come after it.
 type streamKey struct {
 	name   Name
 	digest Digest // of the manifest
+	hot    RemoteHotRoot
 }
 
 // hotStream is the hot pages of a stub that are coming in, once for all images of a Store. It is done when they are here, when the origin has
@@ -182,7 +183,7 @@ func (im *Image) joinHot() *hotStream {
 		return nil
 	}
 	defer im.gate.leave()
-	key, s := streamKey{im.name, im.digest}, im.store
+	key, s := streamKey{im.name, im.digest, *im.remote.Hot}, im.store
 	s.mu.Lock()
 	had, st, first := im.stream.Load(), s.mu.streams[key], false
 	if had != nil && (had == st || had.succeeded()) {
@@ -304,7 +305,7 @@ func (st *hotStream) open(s *Store) (_ *RemoteHot, _ *Snapshot, err error) {
 			err = errors.Join(err, snap.Close())
 		}
 	}()
-	if snap.Digest() != st.key.digest || snap.remote == nil || snap.remote.Hot == nil {
+	if snap.Digest() != st.key.digest || snap.remote == nil || snap.remote.Hot == nil || *snap.remote.Hot != st.key.hot {
 		return nil, nil, fmt.Errorf("%w: another one has its name now", ErrNotFound)
 	}
 	im, err := snap.Image()
@@ -312,7 +313,7 @@ func (st *hotStream) open(s *Store) (_ *RemoteHot, _ *Snapshot, err error) {
 		return nil, nil, err
 	}
 	return &RemoteHot{
-		Snapshot: st.key.name, Manifest: st.key.digest, Pages: st.table.Pages(), Root: snap.remote.Hot.Root, image: im, table: st.table, stream: st,
+		Snapshot: st.key.name, Manifest: st.key.digest, Pages: st.table.Pages(), Root: st.key.hot.Root, image: im, table: st.table, stream: st,
 	}, snap, nil
 }
 

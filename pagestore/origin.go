@@ -66,6 +66,9 @@ type RemotePack struct {
 	part  *pack.Partial
 	open  *openPack // of which it is a part
 
+	awaited  []atomic.Int32 // for each frame, how many wait for it
+	inMemory atomic.Int64   // bytes that are kept there; of Store.inMemory
+
 	finishing atomic.Bool           // somebody makes an ordinary pack of it, or has done
 	complete  atomic.Bool           // it is one
 	failed    atomic.Pointer[error] // why nothing of it can be used
@@ -97,7 +100,8 @@ func (p *RemotePack) SetNodes(nodes []byte) error {
 }
 
 // Admit puts a frame in its place: content is its pages, which are copied. They are checked against the frame's node, which must be known; the
-// error is [ErrWrongBytes] if they are others. Other errors say that there is no room, on the disk or in memory.
+// error is [ErrWrongBytes] if they are others. Other errors say that there is no room: not on the disk, and, where an [Image.Load] waits for the
+// frame, not in memory.
 func (p *RemotePack) Admit(number int, content []byte) error {
 	nodes := p.part.Nodes()
 	if nodes == nil || number < 0 || number >= p.Frames() {
@@ -106,7 +110,7 @@ func (p *RemotePack) Admit(number int, content []byte) error {
 	page, n := p.part.Frame(number)
 	digests, err := checkFrame(content, n, nodes, number)
 	if err == nil {
-		err = p.admit(page, content, digests)
+		err = p.admit(page, content, digests, p.awaited[number].Load() > 0)
 	}
 	if err != nil {
 		return fmt.Errorf("admit frame %d of pack %s: %w", number, p.ID, err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sync/atomic"
 
 	"thaw/internal/durable"
 	"thaw/pagestore/internal/pack"
@@ -52,6 +53,7 @@ func (s *Store) acquirePack(ns namespace, id PackID, pages uint32, partial *part
 		if part != nil {
 			p.remote = &RemotePack{
 				Namespace: ns.name, ID: id, Pages: pages, Root: partial.root, store: s, ns: ns, name: partial.name, part: part, open: p,
+				awaited: make([]atomic.Int32, part.Frames()),
 			}
 			mapped = part.Mapped
 		} else {
@@ -93,6 +95,7 @@ func (r *Remote) partialPack(id PackID) *partialPack {
 func (p *openPack) close() {
 	if p.remote != nil {
 		p.remote.part.Close()
+		p.remote.store.inMemory.Add(-p.remote.inMemory.Load())
 		return
 	}
 	p.mapped.Close() // munmap of a whole mapping does not fail
@@ -105,8 +108,16 @@ func (p *openPack) partial() bool { return p.remote != nil && !p.remote.complete
 func (s *Store) sharePack(key packKey) *openPack {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.sharePackLocked(key)
+}
+
+func (s *Store) sharePackLocked(key packKey) *openPack {
 	p := s.mu.packs[key]
 	if p == nil {
+		return nil
+	}
+	if p.evicted() {
+		s.forgetPackLocked(p)
 		return nil
 	}
 	if p.refs == 0 {
@@ -117,15 +128,27 @@ func (s *Store) sharePack(key packKey) *openPack {
 	return p
 }
 
+// evicted reports whether the pack's file has been deleted since it was opened: by Evict or GC, which do not look at who has a
+// HeldPack. Who has it goes on with it, but nobody else is to: what is written there is in no quota, and gone when it is closed. One
+// that was deleted because what came was wrong is still shared, so that it does not come again.
+func (p *openPack) evicted() bool {
+	return p.mapped.Deleted() && (p.remote == nil || p.remote.err() == nil)
+}
+
+// forgetPackLocked makes p, which may be in use, no longer the open pack of its key.
+func (s *Store) forgetPackLocked(p *openPack) {
+	if s.mu.packs[p.key] == p {
+		delete(s.mu.packs, p.key)
+	}
+}
+
 // addPack makes p, with its one reference, the open pack of its key, unless somebody was faster: then it returns
 // theirs.
 func (s *Store) addPack(p *openPack) *openPack {
 	s.mu.Lock()
-	other := s.mu.packs[p.key]
+	other := s.sharePackLocked(p.key)
 	if other == nil {
 		s.mu.packs[p.key] = p
-	} else {
-		other.refs++
 	}
 	s.mu.Unlock()
 	if other == nil {
@@ -141,9 +164,9 @@ func (s *Store) releasePack(p *openPack) {
 	p.refs--
 	switch {
 	case p.refs > 0:
-	case p.partial() || p.remote != nil && p.remote.part.InMemory():
+	case s.mu.packs[p.key] != p || p.partial() || p.remote != nil && p.remote.part.InMemory():
 		// Not kept: who evicts it must find that nobody writes to it.
-		delete(s.mu.packs, p.key)
+		s.forgetPackLocked(p)
 		defer p.close()
 	default:
 		p.mapped.Rest()
@@ -173,7 +196,7 @@ func (s *Store) closeIdle(keep int) {
 		s.mu.idle = slices.Delete(s.mu.idle, 0, n)
 	}
 	for _, p := range drop {
-		delete(s.mu.packs, p.key)
+		s.forgetPackLocked(p)
 	}
 	s.mu.Unlock()
 	for _, p := range drop {

@@ -55,6 +55,8 @@ type Options struct {
 	packsCold bool
 	// hotPatience is how long a Load waits for a page that is to come with the hot pages; tests change it.
 	hotPatience time.Duration
+	// keepBytes is how many bytes are kept in memory while the disk is full; tests make it small.
+	keepBytes int64
 }
 
 func (o *Options) setDefaults() {
@@ -66,6 +68,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.hotPatience == 0 {
 		o.hotPatience = hotPatience
+	}
+	if o.keepBytes == 0 {
+		o.keepBytes = keepBytes
 	}
 	if o.packPages == 0 {
 		o.packPages = pack.MaxPages
@@ -92,6 +97,7 @@ type Store struct {
 	// finishing is held while an ordinary pack is made of a partial one, and evicting while room is made.
 	finishing, evicting sync.Mutex
 	cameIn              atomic.Int64 // bytes from afar since the quota was looked at
+	inMemory            atomic.Int64 // bytes from afar that are in memory because the disk was full
 
 	mu struct {
 		sync.Mutex

@@ -217,6 +217,22 @@ func (n *node) mustCheck(snapshot string, memory []byte) {
 	}
 }
 
+// mustBring brings pages of a stub, without leaving it open.
+func (n *node) mustBring(snapshot string, page, pages uint64) {
+	n.t.Helper()
+	snap, err := n.store.Snapshot(nameOf(snapshot))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	im, err := snap.Image()
+	if err == nil {
+		err = im.Bring(n.t.Context(), page, pages, pagestore.Demand)
+	}
+	if err := errors.Join(err, snap.Close()); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
 // local returns how many pages of a snapshot are here, and how many there are.
 func (n *node) local(snapshot string) (local, stored uint64) {
 	n.t.Helper()

@@ -159,6 +159,46 @@ func TestAShelfServesOfAPartialPackWhatIsHere(t *testing.T) {
 	}
 }
 
+func TestAShelfBringsNothingForAPackThatWasEvicted(t *testing.T) {
+	const size = 32 * pagestore.PageSize
+	memory := seeds(1, 32*2)
+	maker, n := newNode(t), newNode(t)
+	maker.freeze("one", memory)
+	n.sees(peer(maker))
+	n.mustPull("one", nil)
+	key := PackKey("ns", found(t, maker.shelf, "one").Descriptor.Packs[0].ID).String()
+	head := int64(frame.HeaderSize + 2*36)
+	for _, readers := range []int{0, 1} {
+		n.mustBring("one", 0, 1)
+		shelf := NewShelf(n.store, &ShelfOptions{Bring: func(context.Context, Key) bool { return true }})
+		body, err := shelf.Open(t.Context(), key, head, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if readers == 0 {
+			body.Close()
+		}
+		if report, err := n.store.Evict(t.Context(), 0); err != nil || report.Partial != 1 {
+			t.Fatalf("%+v, %v", report, err)
+		}
+		if _, err := shelf.Open(t.Context(), key, head, -1); !errors.Is(err, blob.ErrNotFound) {
+			t.Errorf("%d readers: of what is not here any more: %v, want %v", readers, err, blob.ErrNotFound)
+		}
+		if readers > 0 {
+			if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, memory[:size]) {
+				t.Errorf("who was reading it has %d bytes, which may be others; %v", len(got), err)
+			}
+			body.Close()
+		}
+		shelf.mu.Lock()
+		if len(shelf.packs) != 0 {
+			t.Errorf("%d readers: %d packs are open", readers, len(shelf.packs))
+		}
+		shelf.mu.Unlock()
+		shelf.Close()
+	}
+}
+
 func TestAStubOffersNoHotPagesThatItDoesNotHaveAndAsksNobody(t *testing.T) {
 	maker, n := newNode(t), newNode(t)
 	maker.freeze("one", seeds(1, 100))

@@ -82,25 +82,40 @@ func (s *Shelf) bring(ctx context.Context, key Key) bool {
 // usePack opens a pack, or shares an open one.
 func (s *Shelf) usePack(key Key) (*heldPack, error) {
 	s.mu.Lock()
-	if h := s.packs[key]; h != nil {
-		h.users++
-		s.mu.Unlock()
+	h := s.sharePackLocked(key)
+	s.mu.Unlock()
+	if h != nil {
 		return h, nil
 	}
-	s.mu.Unlock()
 	held, err := s.store.HeldPack(key.Namespace, key.Digest)
 	if err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if h := s.packs[key]; h != nil { // somebody was faster
-		h.users++
+	if h := s.sharePackLocked(key); h != nil { // somebody was faster
 		return h, held.Close()
 	}
-	h := &heldPack{pack: held, users: 1}
+	h = &heldPack{pack: held, users: 1}
 	s.packs[key] = h
 	return h, nil
+}
+
+// sharePackLocked returns the open pack with one more user; nil if there is none, or if it was evicted: it is left to its users then.
+func (s *Shelf) sharePackLocked(key Key) *heldPack {
+	h := s.packs[key]
+	switch {
+	case h == nil:
+		return nil
+	case !h.pack.Evicted():
+		h.users++
+		return h
+	case h.users == 0:
+		s.closePackLocked(key, h)
+	default:
+		delete(s.packs, key)
+	}
+	return nil
 }
 
 // leavePack undoes usePack. The last one leaves the pack open for a while.
@@ -110,7 +125,7 @@ func (s *Shelf) leavePack(key Key, h *heldPack) {
 	if h.users--; h.users > 0 {
 		return
 	}
-	if s.closed {
+	if s.closed || s.packs[key] != h {
 		s.closePackLocked(key, h)
 		return
 	}
@@ -133,7 +148,9 @@ func (s *Shelf) closePackLocked(key Key, h *heldPack) {
 	if h.idle != nil {
 		h.idle.Stop()
 	}
-	delete(s.packs, key)
+	if s.packs[key] == h {
+		delete(s.packs, key)
+	}
 	h.pack.Close() // it does not fail
 }
 

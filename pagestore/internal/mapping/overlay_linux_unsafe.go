@@ -1,6 +1,7 @@
 package mapping
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"unsafe"
@@ -8,23 +9,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Overlay puts a copy of content, in memory of its own, in the place of data, which is as long, is whole pages of a mapping, and stays
-// as readable as it was all the while. Forget of it would leave zeros. Unmap of the mapping ends it.
-func Overlay(data, content []byte) error {
-	if len(data) == 0 || len(data) != len(content) {
-		return fmt.Errorf("overlay of %d bytes with %d", len(data), len(content))
-	}
-	size := uintptr(len(data))
-	at, err := unix.MmapPtr(-1, 0, nil, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+// MemoryFile returns a file of size bytes that lies in memory and has no name. Its memory is taken when it is written to, and given back
+// when it is closed and not mapped.
+func MemoryFile(size int64) (*os.File, error) {
+	fd, err := unix.MemfdCreate("thaw-pages", unix.MFD_CLOEXEC)
 	if err != nil {
-		return os.NewSyscallError("mmap", err)
+		return nil, os.NewSyscallError("memfd_create", err)
 	}
-	copy(unsafe.Slice((*byte)(at), len(content)), content)
-	// Moving it there replaces what was there in one step: no reader sees anything in between.
-	_, err = unix.MremapPtr(at, size, unsafe.Pointer(unsafe.SliceData(data)), size, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED)
-	if err != nil {
-		_ = unix.MunmapPtr(at, size)
-		return os.NewSyscallError("mremap", err)
+	f := os.NewFile(uintptr(fd), "thaw-pages")
+	if err := f.Truncate(size); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	return nil
+	return f, nil
+}
+
+// Overlay puts what f has at off in the place of data, which is whole pages of a mapping, and stays as readable as it was all the while.
+// Unmap of the mapping ends it. Overlays of one file that lie side by side in both are one mapping for the kernel, which bounds
+// how many a process may have (vm.max_map_count, by default 65530); a Go program does not survive that bound.
+func Overlay(data []byte, f *os.File, off int64) error {
+	if len(data) == 0 {
+		return fmt.Errorf("overlay of no bytes")
+	}
+	// It replaces what was there in one step: no reader sees anything in between.
+	at := unsafe.Pointer(unsafe.SliceData(data))
+	_, err := unix.MmapPtr(int(f.Fd()), off, at, uintptr(len(data)), unix.PROT_READ, unix.MAP_SHARED|unix.MAP_FIXED)
+	return os.NewSyscallError("mmap", err)
 }

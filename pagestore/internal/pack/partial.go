@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
@@ -38,9 +39,12 @@ type Partial struct {
 	states  []byte    // part of mapped
 	marks   marks
 	nodes   atomic.Pointer[[]byte]
-	memory  pageset.Set // pages that are in memory alone: the disk was full
-	kept    atomic.Bool // memory is not empty
 	damaged atomic.Bool // given up: see Doubt
+
+	memory     pageset.Set // pages that are served from memory: the disk was full
+	kept       atomic.Bool // memory is not empty
+	keeping    sync.Mutex
+	memoryFile *os.File // where those lie, as in the pack; nil until there are any; protected by keeping
 }
 
 // OpenPartial opens the partial pack id, in the files path and state, and makes them if they are not there, or are not fit for use.
@@ -196,7 +200,7 @@ func (p *Partial) Close() error {
 	if p.Mapped != nil {
 		err = errors.Join(err, p.Mapped.Close())
 	}
-	for _, f := range []*os.File{p.state, p.write} {
+	for _, f := range []*os.File{p.state, p.write, p.memoryFile} {
 		if f != nil {
 			err = errors.Join(err, f.Close())
 		}
@@ -209,6 +213,20 @@ func (p *Partial) Root() Digest { return p.root }
 
 // Files returns the paths under which pack and map were opened.
 func (p *Partial) Files() (pack, state string) { return p.files[0], p.files[1] }
+
+// Named reports whether the path under which the pack was opened still is that of this file. It stays so for who keeps others from
+// opening, finishing and deleting it.
+func (p *Partial) Named() (bool, error) {
+	is, err := p.write.Stat()
+	if err != nil {
+		return false, err
+	}
+	there, err := os.Stat(p.files[0])
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(is, there), err
+}
 
 // Nodes returns the nodes of the pack's frames, one after the other; nil if they are not known yet. They must not be changed.
 func (p *Partial) Nodes() []byte {
@@ -340,26 +358,40 @@ func (p *Partial) know(page, n uint32) {
 	}
 }
 
-// Keep is Admit for a disk that is full: the pages are in memory alone, until Close. Those that are here stay as they are.
+// Keep is Admit for a disk that is full: the pages are in memory, until Close. Those that are in the file already are, too, so that what is
+// kept is one mapping of the process, or a part of one.
 func (p *Partial) Keep(page uint32, content []byte) error {
-	for ; len(content) > 0; page, content = page+1, content[PageSize:] {
-		if p.has(page) {
-			continue
-		}
-		p.kept.Store(true)
-		if err := mapping.Overlay(p.Bytes(page, 1), content[:PageSize]); err != nil {
+	n := uint32(len(content) / PageSize)
+	if n == 0 || page >= p.pages || n > p.pages-page || len(content)%PageSize != 0 {
+		return fmt.Errorf("%w: %d bytes at page %d of %d", ErrWrongBytes, len(content), page, p.pages)
+	}
+	p.keeping.Lock()
+	defer p.keeping.Unlock()
+	if p.memoryFile == nil {
+		f, err := mapping.MemoryFile(FileSize(int(p.pages)))
+		if err != nil {
 			return err
 		}
-		p.know(page, 1)
-		p.memory.Add(page)
+		p.memoryFile = f
+	}
+	if _, err := p.memoryFile.WriteAt(content, Offset(page)); err != nil {
+		return fmt.Errorf("keep page %d in memory: %w", page, err)
+	}
+	p.kept.Store(true)
+	if err := mapping.Overlay(p.Bytes(page, int(n)), p.memoryFile, Offset(page)); err != nil {
+		return fmt.Errorf("keep page %d in memory: %w", page, err)
+	}
+	p.know(page, n)
+	for i := range n {
+		p.memory.Add(page + i)
 	}
 	return nil
 }
 
-// InMemory reports whether pages are in memory alone, which Mapped.Rest would lose.
+// InMemory reports whether pages are in memory, which Close gives back.
 func (p *Partial) InMemory() bool { return p.kept.Load() }
 
-// Copy is Mapped.Copy. Of pages that are in memory alone there is no sum to compare with.
+// Copy is Mapped.Copy. Of pages that are in memory there may be no sum to compare with.
 func (p *Partial) Copy(to []byte, page uint32) (n int, err error) {
 	if !p.kept.Load() {
 		return p.Mapped.Copy(to, page)
@@ -367,8 +399,9 @@ func (p *Partial) Copy(to []byte, page uint32) (n int, err error) {
 	defer mapping.Recover(mapping.Guard(), &err)
 	for ; n < len(to)/PageSize; n++ {
 		at, b := page+uint32(n), to[n*PageSize:][:PageSize]
+		kept := p.memory.Has(at) // before it is copied
 		copy(b, p.Bytes(at, 1))
-		if p.memory.Has(at) {
+		if kept {
 			continue
 		}
 		if err := p.compare(b, at); err != nil {

@@ -336,6 +336,56 @@ func TestPagesThatFindNoRoomAreInMemory(t *testing.T) {
 	}
 }
 
+// mappings returns how many mappings this process has.
+func mappings(t *testing.T) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Count(b, []byte("\n"))
+}
+
+func TestPagesInMemoryThatLieTogetherTakeOneMapping(t *testing.T) {
+	const pages = 1920
+	w := newWhole(t, pages)
+	for what, keep := range map[string]func(p *pack.Partial) error{
+		"one by one, in any order": func(p *pack.Partial) (err error) {
+			for _, page := range rand.New(rand.NewPCG(1, 1)).Perm(pages) {
+				content, _ := w.content(uint32(page), 1)
+				err = errors.Join(err, p.Keep(uint32(page), content))
+			}
+			return err
+		},
+		"by frames, of which every other page is on the disk": func(p *pack.Partial) (err error) {
+			for page := uint32(0); page < pages; page += 2 {
+				err = errors.Join(err, w.admit(p, page, 1))
+			}
+			for page := uint32(0); page < pages; page += pack.FramePages {
+				content, _ := w.content(page, pack.FramePages)
+				err = errors.Join(err, p.Keep(page, content))
+			}
+			return err
+		},
+	} {
+		p := w.open(t, t.TempDir(), boot(1))
+		before := mappings(t)
+		if err := keep(p); err != nil {
+			t.Fatal(err)
+		}
+		// Some are the runtime's own.
+		if n := mappings(t) - before; n > 100 {
+			t.Errorf("%s: %d mappings for %d pages, want few", what, n, pages)
+		}
+		if n := p.Verified(0, pages); n != pages || !bytes.Equal(p.Bytes(0, pages), w.pages) {
+			t.Errorf("%s: %d pages are known to be intact, want %d, of the right content", what, n, pages)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestAdmitRefusesWhatDoesNotFit(t *testing.T) {
 	w := newWhole(t, 40)
 	p := w.open(t, t.TempDir(), boot(1))
