@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -182,6 +183,52 @@ func TestPageServerThatMisbehaves(t *testing.T) {
 			t.Errorf("Finish returns %v", err)
 		}
 	})
+}
+
+func TestPageServerThatIsSilent(t *testing.T) {
+	t.Run("counts as gone after a time", func(t *testing.T) {
+		src := openSilent(t, nil)
+		src.wait = time.Millisecond
+		for range 2 {
+			_, _, err := src.Load(10, 20)
+			if !errors.Is(err, os.ErrDeadlineExceeded) || !strings.Contains(err.Error(), "has not answered within 1ms") {
+				t.Errorf("error is %v", err)
+			}
+		}
+		if err := src.Finish(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("Finish returns %v", err)
+		}
+	})
+	t.Run("is not waited for when the connection is closed", func(t *testing.T) {
+		asked := make(chan struct{})
+		src := openSilent(t, asked)
+		failed := make(chan error)
+		go func() {
+			_, _, err := src.Load(10, 20)
+			failed <- err
+		}()
+		<-asked
+		src.conn.Close()
+		if err := <-failed; err == nil {
+			t.Error("pages have come from nowhere")
+		}
+		must(t, src.Close())
+	})
+}
+
+// openSilent returns a source on a page server that takes requests, closes asked at the first one if it is not nil, and never answers.
+func openSilent(t *testing.T, asked chan struct{}) *RemoteSource {
+	t.Helper()
+	over := make(chan struct{})
+	src, _, _, _ := openRemote(t, func(psHeader) psHeader {
+		if asked != nil {
+			close(asked)
+		}
+		<-over
+		return psHeader{}
+	})
+	t.Cleanup(func() { close(over) })
+	return src
 }
 
 func TestRemoteSourceEnds(t *testing.T) {
