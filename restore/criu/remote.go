@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/bits"
 	"net"
 	"os"
 	"sort"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,9 +42,9 @@ const answerWait = time.Minute
 type RemoteSource struct {
 	runs []remoteRun // sorted by first
 	file *os.File
-	data []byte          // file, mapped
-	have []atomic.Uint64 // one bit for each page: it is in the file
-	wait time.Duration   // for an answer
+	data []byte        // file, mapped
+	have pageBits      // what is in the file
+	wait time.Duration // for an answer
 
 	mu     sync.Mutex // held from a request until its answer has been read
 	conn   net.Conn
@@ -101,7 +99,7 @@ func (s *RemoteSource) init(im *Images, dir string) (map[int]restore.Layout, err
 	if pages == 0 {
 		return layouts, nil
 	}
-	s.have = make([]atomic.Uint64, (pages+63)/64)
+	s.have = newPageBits(pages)
 	return layouts, s.makeFile(dir, int64(pages)*restore.PageSize)
 }
 
@@ -123,25 +121,10 @@ func (s *RemoteSource) makeFile(dir string, size int64) error {
 
 // Ready returns pages that have been received.
 func (s *RemoteSource) Ready(page uint64, limit int) (data []byte, n int) {
-	if n = s.received(page, limit); n == 0 {
+	if n = s.have.run(page, limit); n == 0 {
 		return nil, 0
 	}
 	return s.data[page*restore.PageSize : (page+uint64(n))*restore.PageSize], n
-}
-
-// received returns how many pages from page on have been received, at most limit.
-func (s *RemoteSource) received(page uint64, limit int) (n int) {
-	end := uint64(len(s.data)) / restore.PageSize
-	for n < limit && page < end {
-		missing := ^s.have[page/64].Load() >> (page % 64)
-		run := min(bits.TrailingZeros64(missing), 64-int(page%64))
-		if run == 0 {
-			break
-		}
-		n += run
-		page += uint64(run)
-	}
-	return min(n, limit)
 }
 
 // Load asks the page server. What it fetches may end before limit.
@@ -179,9 +162,7 @@ func (s *RemoteSource) fetch(page uint64, limit int) error {
 	if _, err := s.file.WriteAt(s.buf[:n*restore.PageSize], int64(page)*restore.PageSize); err != nil {
 		return fmt.Errorf("keep pages from the page server: %w", err)
 	}
-	for p := page; p < page+n; p++ {
-		s.have[p/64].Or(1 << (p % 64))
-	}
+	s.have.set(page, int(n))
 	return nil
 }
 

@@ -242,19 +242,3 @@ func TestRemoteSourceEnds(t *testing.T) {
 		t.Errorf("after Close, Load returns %v", err)
 	}
 }
-
-func TestFetchedPagesAreCountedAcrossWords(t *testing.T) {
-	src, _, _, _ := openRemote(t, whole)
-	for _, p := range []uint64{0, 1, 62, 63, 64, 65, 95} {
-		src.have[p/64].Or(1 << (p % 64))
-	}
-	for _, tc := range []struct {
-		page  uint64
-		limit int
-		want  int
-	}{{0, 10, 2}, {0, 1, 1}, {1, 10, 1}, {2, 10, 0}, {62, 10, 4}, {62, 3, 3}, {64, 64, 2}, {95, 10, 1}, {96, 10, 0}, {1 << 40, 1, 0}} {
-		if got := src.received(tc.page, tc.limit); got != tc.want {
-			t.Errorf("from page %d, at most %d: %d, want %d", tc.page, tc.limit, got, tc.want)
-		}
-	}
-}
