@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -70,6 +71,29 @@ func TestPagesOfTheRestorerComeLast(t *testing.T) {
 	want := []restore.Run{{Page: 49, Pages: 1}, {Page: 10, Pages: 1}, {Page: 12, Pages: 2}, {Page: 50, Pages: 1}, {Page: 11, Pages: 1}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("order (-want +got):\n%s", diff)
+	}
+}
+
+func TestSmallWorkingSetThatNamesLargeFilesTakesLittleMemory(t *testing.T) {
+	set := workingset.NewSet([32]byte{}, 0)
+	r := &workingset.Recording{Digest: set.Digest}
+	for i := range 64 {
+		touches := []workingset.Touch{{Page: 3}, {Page: maxFilePages - 1}, {Page: maxFilePages + 5}}
+		r.Files = append(r.Files, workingset.FileTouches{Path: fmt.Sprintf("/lib/%02d", i), Touches: touches})
+	}
+	if err := set.Add(r); err != nil {
+		t.Fatal(err)
+	}
+	files := newLearned(set, "").needs.files
+	if got := files["/lib/00"].all(); !slices.Equal(got, []pageRun{{3, 1}, {maxFilePages - 1, 1}}) {
+		t.Errorf("of the first file: %v", got)
+	}
+	var pages int
+	for _, s := range files {
+		pages += len(s) * 64
+	}
+	if pages > maxSetPages {
+		t.Errorf("the files of the set take a bit for each of %d pages, more than %d", pages, maxSetPages)
 	}
 }
 

@@ -35,14 +35,18 @@ func newLearned(set *workingset.Set, skeleton string) *learned {
 			l.needs.written = l.needs.written.addRun(r.Page, r.Pages)
 		}
 	}
+	left := uint64(maxSetPages)
 	for _, f := range plan.Files {
 		var pages pageSet
 		for _, r := range f.Runs {
-			if r.Page+r.Pages <= maxFilePages {
+			if r.Page+r.Pages <= min(left, maxFilePages) {
 				pages = pages.addRun(r.Page, r.Pages)
 			}
 		}
-		l.needs.files[f.Path] = pages
+		if pages != nil {
+			l.needs.files[f.Path] = pages
+			left -= uint64(len(pages)) * 64
+		}
 	}
 	l.placeFiles(skeleton)
 	return l

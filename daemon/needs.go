@@ -10,6 +10,10 @@ import (
 // process may map any number at any offset.
 const maxFilePages = 1 << 20
 
+// maxSetPages bounds the files of a working set together, each counted up to the last of its pages that is needed: they take a bit for each,
+// 2 MiB. A set comes from elsewhere, and some bytes of it can name the last page of a large file.
+const maxSetPages = 16 * maxFilePages
+
 // needs is what the processes of a snapshot touch soon after their restore: pages of its image, and of files by their path for the
 // processes. It is immutable once it is made. A nil one says that nothing is known.
 type needs struct {
@@ -124,16 +128,29 @@ type pageRun struct{ first, n uint64 }
 // runs returns the pages of the set from first on, n at most, as runs.
 func (s pageSet) runs(first, n uint64) []pageRun {
 	var out []pageRun
-	for p := first; p < first+n; p++ {
-		if !s.has(p) {
-			continue
-		}
-		begin := p
-		for p++; p < first+n && s.has(p); p++ {
-		}
-		out = append(out, pageRun{begin, p - begin})
+	end := min(first+n, uint64(len(s))*64)
+	for p := s.next(first, end, true); p < end; {
+		behind := s.next(p, end, false)
+		out = append(out, pageRun{p, behind - p})
+		p = s.next(behind, end, true)
 	}
 	return out
+}
+
+// next returns the first page from page on, before end, that is in the set, or that is not; end if there is none. The set has words up to
+// end.
+func (s pageSet) next(page, end uint64, in bool) uint64 {
+	for page < end {
+		word := s[page/64]
+		if !in {
+			word = ^word
+		}
+		if word >>= page % 64; word != 0 {
+			return min(page+uint64(bits.TrailingZeros64(word)), end)
+		}
+		page = page/64*64 + 64
+	}
+	return end
 }
 
 // all returns all pages of the set as runs.

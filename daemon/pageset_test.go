@@ -3,6 +3,8 @@ package daemon
 import (
 	"math/rand/v2"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestPageSetAgreesWithAMap(t *testing.T) {
@@ -30,6 +32,19 @@ func TestPageSetAgreesWithAMap(t *testing.T) {
 			}
 			if got := s.count(first, n); got != want {
 				t.Fatalf("%d of the %d pages from %d on are in the set, want %d", got, n, first, want)
+			}
+			var runs []pageRun
+			for p := first; p < first+n; p++ {
+				switch last := len(runs) - 1; {
+				case !known[p]:
+				case last >= 0 && runs[last].first+runs[last].n == p:
+					runs[last].n++
+				default:
+					runs = append(runs, pageRun{p, 1})
+				}
+			}
+			if diff := cmp.Diff(runs, s.runs(first, n), cmp.AllowUnexported(pageRun{})); diff != "" {
+				t.Fatalf("runs among the %d pages from %d on (-want +got):\n%s", n, first, diff)
 			}
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -58,15 +59,20 @@ type demanded struct {
 }
 
 // demand returns what notes the pages that thawd itself sees somebody wait for, nil if nothing is recorded. The recorder does not see those that
-// are touched before it knows the process, or by the kernel on another's behalf.
+// are touched before it knows the process, or by the kernel on another's behalf. It is called on the fault path, for as long as the session
+// lasts.
 func (r *recording) demand() func(image uint64, write bool) {
 	if r == nil {
 		return nil
 	}
 	return func(image uint64, write bool) {
+		if r.until.Err() != nil {
+			return
+		}
+		d := demanded{image, time.Now(), write}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.own = append(r.own, demanded{image, time.Now(), write})
+		r.own = append(r.own, d)
 	}
 }
 
@@ -111,7 +117,7 @@ func (r *recording) lasts() time.Duration {
 // run records until the end is marked, the time is over, the processes are gone or ctx ends, and has the working set learn.
 func (r *recording) run(ctx context.Context) {
 	defer context.AfterFunc(ctx, r.stop)()
-	defer r.stop()
+	defer r.forget()
 	client, err := tracer.Start(ctx, tracer.Target{Later: true}, nil)
 	r.client = client
 	close(r.ready)
@@ -121,12 +127,22 @@ func (r *recording) run(ctx context.Context) {
 	}
 	defer client.Close()
 	t, err := tracer.Collect(r.until, client, "", nil)
+	r.stop() // if it has ended by itself
 	if err == nil {
 		err = r.note(ctx, t)
 	}
 	if err != nil {
 		r.fail(err)
 	}
+}
+
+// forget lets go of what the recording was to be made of. The session may go on for long.
+func (r *recording) forget() {
+	r.stop()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.own, r.present = nil, nil
+	clear(r.spaces) // others may have their numbers
 }
 
 // advise says what to do if the recorder cannot be started.
@@ -211,19 +227,26 @@ func (r *recording) noteRunning() {
 // that the kernel has mapped around others, are not seen to be touched.
 func (r *recording) look() {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	for pid, p := range r.spaces {
+	spaces := maps.Clone(r.spaces)
+	r.mu.Unlock()
+	found := make(map[string]pageSet)
+	for pid, p := range spaces {
 		pagemap, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", pid))
 		if err != nil {
 			continue // it has ended, or is not ours to look into
 		}
-		for path, pages := range presentPages(r.until, pagemap, p.files) {
-			if r.present == nil {
-				r.present = make(map[string]pageSet)
-			}
-			r.present[path] = r.present[path].union(pages)
+		for path, pages := range presentPages(r.until, pagemap, p.files) { // takes milliseconds, in which faults must not wait for mu
+			found[path] = found[path].union(pages)
 		}
 		pagemap.Close()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for path, pages := range found {
+		if r.present == nil {
+			r.present = make(map[string]pageSet)
+		}
+		r.present[path] = r.present[path].union(pages)
 	}
 }
 
@@ -272,6 +295,7 @@ func (r *recording) note(ctx context.Context, t *trace.Trace) error {
 		o.Spaces[pid] = p.memory
 	}
 	present := r.present
+	r.present = nil // whoever still looks must not add to it any more
 	r.mu.Unlock()
 	switch {
 	case len(o.Spaces) == 0 || o.Running == 0:

@@ -1,10 +1,13 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
@@ -16,6 +19,8 @@ import (
 	"thaw/control"
 	"thaw/internal/testenv"
 	"thaw/pagestore"
+	"thaw/restore"
+	"thaw/restore/criu"
 	"thaw/restore/tracer"
 	"thaw/restore/workingset"
 )
@@ -279,6 +284,56 @@ func TestRecordingDoesNotHoldUpTheEndOfThawd(t *testing.T) {
 	case <-ended:
 	case <-time.After(patience):
 		t.Fatal("thawd waits for a writer that has nothing to do with it")
+	}
+}
+
+// A lookout reports whether faults would wait while the pages of processes are looked at, which asks its context now and then.
+type lookout struct {
+	context.Context
+	t     *testing.T
+	r     *recording
+	asked int
+}
+
+func (l *lookout) Err() error {
+	l.asked++
+	if l.r.mu.TryLock() {
+		l.r.mu.Unlock()
+	} else {
+		l.t.Error("pages are looked at with the lock that faults take")
+	}
+	return l.Context.Err()
+}
+
+func TestFaultsDoNotWaitForALookAtFiles(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := uint64(reflect.ValueOf(TestFaultsDoNotWaitForALookAtFiles).Pointer()) &^ (restore.PageSize - 1)
+	r := newRecording(nil, true, nil)
+	defer r.stop()
+	r.spaces[uint32(os.Getpid())] = recorded{files: []criu.FileRange{{PageRange: criu.PageRange{Addr: code, Pages: 1}, Path: exe}}}
+	out := &lookout{Context: r.until, t: t, r: r}
+	r.until = out
+	r.look()
+	if out.asked == 0 || !r.present[exe].has(0) {
+		t.Errorf("nothing was looked at: %v", r.present)
+	}
+}
+
+func TestRecordingThatIsOverTakesNoMoreNotes(t *testing.T) {
+	t.Setenv(noTracer, "1")
+	r := newRecording(&session{log: slog.New(slog.DiscardHandler), asked: t.Context()}, false, nil)
+	demand := r.demand()
+	demand(1, false)
+	if len(r.own) != 1 {
+		t.Errorf("of a recording that goes on: %v", r.own)
+	}
+	r.run(t.Context())
+	demand(2, true)
+	if r.report.State != control.RecordingFailed || len(r.own) != 0 {
+		t.Errorf("of a recording that has %s: %v", r.report.State, r.own)
 	}
 }
 

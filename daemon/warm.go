@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"math/bits"
 	"math/rand/v2"
 	"os"
 
@@ -68,15 +67,10 @@ func inMemory(f *os.File, page uint64) bool {
 
 // from returns the first page of the set that is not before page, or the first of all; 0 if there is none.
 func (s pageSet) from(page uint64) uint64 {
+	end := uint64(len(s)) * 64
 	for _, begin := range []uint64{page, 0} {
-		for w := begin / 64; w < uint64(len(s)); w++ {
-			word := s[w]
-			if w == begin/64 {
-				word &= ^uint64(0) << (begin % 64)
-			}
-			if word != 0 {
-				return w*64 + uint64(bits.TrailingZeros64(word))
-			}
+		if p := s.next(begin, end, true); p < end {
+			return p
 		}
 	}
 	return 0

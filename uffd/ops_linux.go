@@ -53,8 +53,8 @@ func (f *FD) Wake(r Range) error {
 // Copy installs the pages of src, a whole number of them, at dst, and wakes who waits for them. The target
 // sees each page either missing or complete. It does not allocate.
 //
-// src may be a mapping of a file, whose pages need not be resident. But a copy of 16 KiB or less holds on to
-// the thread's Go processor meanwhile: small sources should be at hand. If the file has shrunk or its storage
+// src may be a mapping of a file, whose pages need not be resident. But a copy of 512 KiB or less holds on to
+// the thread's Go processor meanwhile: such sources should be at hand. If the file has shrunk or its storage
 // fails the outcome is Unreadable; there is no SIGBUS, because the kernel does the reading.
 func (f *FD) Copy(dst uint64, src []byte, flags CopyFlags) Result {
 	if !f.gate.enter() {

@@ -467,8 +467,8 @@ func TestEntriesMayBeHuge(t *testing.T) {
 	if got := layouts[10].Extents; len(got) != 1 || got[0].Pages != pages {
 		t.Errorf("extents are %v", got)
 	}
-	if data, n := src.Ready(pages-1, 5); n != 1 || len(data) != page {
-		t.Errorf("the last page is not at hand: %d pages", n)
+	if data, n, err := src.Load(pages-1, 5); err != nil || n != 1 || len(data) != page {
+		t.Errorf("the last page cannot be had: %d pages, %v", n, err)
 	}
 	skeleton := t.TempDir()
 	must(t, im.WriteSkeleton(skeleton))

@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/bits"
 	"net"
 	"os"
 	"sort"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +30,10 @@ const (
 // waits for those before it: 2.5 ms for each at 100 MB/s.
 const maxRequest = 64
 
+// answerWait is how long the page server may take for one answer, with its pages, before it counts as gone. All of the session's faults wait
+// meanwhile; and when it is over, processes are killed that another machine may have for ever.
+const answerWait = time.Minute
+
 // A RemoteSource gives the pages that a page server of CRIU's has: `criu dump --lazy-pages` on another machine, or
 // `criu page-server --lazy-pages`. It is safe for concurrent use.
 //
@@ -39,8 +42,9 @@ const maxRequest = 64
 type RemoteSource struct {
 	runs []remoteRun // sorted by first
 	file *os.File
-	data []byte          // file, mapped
-	have []atomic.Uint64 // one bit for each page: it is in the file
+	data []byte        // file, mapped
+	have pageBits      // what is in the file
+	wait time.Duration // for an answer
 
 	mu     sync.Mutex // held from a request until its answer has been read
 	conn   net.Conn
@@ -62,9 +66,10 @@ type remoteRun struct {
 // with memory, by image pid. conn is a connection to the page server on which nothing was sent. The pages are kept in
 // a file in the folder dir while the source is open.
 //
-// The source owns conn from now on, also if NewRemoteSource fails. It does not need im afterwards.
+// The source owns conn from now on, also if NewRemoteSource fails; but anybody may close it at any time, to have calls that wait for the page
+// server fail. The source does not need im afterwards.
 func NewRemoteSource(conn net.Conn, im *Images, dir string) (*RemoteSource, map[int]restore.Layout, error) {
-	s := &RemoteSource{conn: conn, buf: make([]byte, maxRequest*restore.PageSize)}
+	s := &RemoteSource{conn: conn, buf: make([]byte, maxRequest*restore.PageSize), wait: answerWait}
 	layouts, err := s.init(im, dir)
 	if err != nil {
 		s.Close()
@@ -94,7 +99,7 @@ func (s *RemoteSource) init(im *Images, dir string) (map[int]restore.Layout, err
 	if pages == 0 {
 		return layouts, nil
 	}
-	s.have = make([]atomic.Uint64, (pages+63)/64)
+	s.have = newPageBits(pages)
 	return layouts, s.makeFile(dir, int64(pages)*restore.PageSize)
 }
 
@@ -116,25 +121,10 @@ func (s *RemoteSource) makeFile(dir string, size int64) error {
 
 // Ready returns pages that have been received.
 func (s *RemoteSource) Ready(page uint64, limit int) (data []byte, n int) {
-	if n = s.received(page, limit); n == 0 {
+	if n = s.have.run(page, limit); n == 0 {
 		return nil, 0
 	}
 	return s.data[page*restore.PageSize : (page+uint64(n))*restore.PageSize], n
-}
-
-// received returns how many pages from page on have been received, at most limit.
-func (s *RemoteSource) received(page uint64, limit int) (n int) {
-	end := uint64(len(s.data)) / restore.PageSize
-	for n < limit && page < end {
-		missing := ^s.have[page/64].Load() >> (page % 64)
-		run := min(bits.TrailingZeros64(missing), 64-int(page%64))
-		if run == 0 {
-			break
-		}
-		n += run
-		page += uint64(run)
-	}
-	return min(n, limit)
 }
 
 // Load asks the page server. What it fetches may end before limit.
@@ -172,9 +162,7 @@ func (s *RemoteSource) fetch(page uint64, limit int) error {
 	if _, err := s.file.WriteAt(s.buf[:n*restore.PageSize], int64(page)*restore.PageSize); err != nil {
 		return fmt.Errorf("keep pages from the page server: %w", err)
 	}
-	for p := page; p < page+n; p++ {
-		s.have[p/64].Or(1 << (p % 64))
-	}
+	s.have.set(page, int(n))
 	return nil
 }
 
@@ -206,13 +194,9 @@ func decodePSHeader(b []byte) psHeader {
 
 // request reads n pages of a task from the page server into buf, and returns how many came: it may be fewer.
 func (s *RemoteSource) request(pid int, addr, n uint64) (uint64, error) {
-	req := psHeader{cmd: psGet, pages: n, addr: addr, id: uint64(pid)}
-	if _, err := s.conn.Write(req.encode()); err != nil {
-		return 0, err
-	}
 	var head [psHeaderSize]byte
-	if _, err := io.ReadFull(s.conn, head[:]); err != nil {
-		return 0, fmt.Errorf("read the answer for %d pages at %#x of task %d: %w", n, addr, pid, err)
+	if err := s.exchange(&psHeader{cmd: psGet, pages: n, addr: addr, id: uint64(pid)}, head[:]); err != nil {
+		return 0, fmt.Errorf("ask for %d pages at %#x of task %d: %w", n, addr, pid, err)
 	}
 	switch h := decodePSHeader(head[:]); {
 	case h.cmd&0xffff != psAddPages || h.cmd>>16&flagPresent == 0:
@@ -221,8 +205,28 @@ func (s *RemoteSource) request(pid int, addr, n uint64) (uint64, error) {
 		return 0, fmt.Errorf("%w: asked for %d pages at %#x, the page server sends %d at %#x", ErrProtocol, n, addr, h.pages, h.addr)
 	default:
 		_, err := io.ReadFull(s.conn, s.buf[:h.pages*restore.PageSize])
-		return h.pages, err
+		return h.pages, s.silence(err)
 	}
+}
+
+// exchange sends a request and reads as much of its answer as buf has room for. The rest has to come within the same time.
+func (s *RemoteSource) exchange(req *psHeader, buf []byte) error {
+	if err := s.conn.SetDeadline(time.Now().Add(s.wait)); err != nil {
+		return err
+	}
+	_, err := s.conn.Write(req.encode())
+	if err == nil {
+		_, err = io.ReadFull(s.conn, buf)
+	}
+	return s.silence(err)
+}
+
+// silence says what it means that the deadline of a request is over.
+func (s *RemoteSource) silence(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("the page server has not answered within %v, and counts as gone: %w", s.wait, err)
+	}
+	return err
 }
 
 // Prefetch does nothing: requests are answered in order, and one for later would delay the faults of now.
@@ -237,12 +241,8 @@ func (s *RemoteSource) Finish() error {
 		return s.err
 	}
 	s.err = errors.New("the page server has been told that all is done")
-	req := psHeader{cmd: psClose}
-	if _, err := s.conn.Write(req.encode()); err != nil {
-		return fmt.Errorf("end the page server's session: %w", err)
-	}
 	var status [4]byte
-	if _, err := io.ReadFull(s.conn, status[:]); err != nil {
+	if err := s.exchange(&psHeader{cmd: psClose}, status[:]); err != nil {
 		return fmt.Errorf("end the page server's session: %w", err)
 	}
 	if st := int32(binary.NativeEndian.Uint32(status[:])); st != 0 {
@@ -260,7 +260,10 @@ func (s *RemoteSource) Close() error {
 	}
 	s.closed = true
 	s.err = net.ErrClosed
-	errs := []error{s.conn.Close()}
+	var errs []error
+	if err := s.conn.Close(); !errors.Is(err, net.ErrClosed) {
+		errs = append(errs, err)
+	}
 	if s.data != nil {
 		errs = append(errs, unix.Munmap(s.data))
 	}

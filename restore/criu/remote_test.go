@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -184,6 +185,52 @@ func TestPageServerThatMisbehaves(t *testing.T) {
 	})
 }
 
+func TestPageServerThatIsSilent(t *testing.T) {
+	t.Run("counts as gone after a time", func(t *testing.T) {
+		src := openSilent(t, nil)
+		src.wait = time.Millisecond
+		for range 2 {
+			_, _, err := src.Load(10, 20)
+			if !errors.Is(err, os.ErrDeadlineExceeded) || !strings.Contains(err.Error(), "has not answered within 1ms") {
+				t.Errorf("error is %v", err)
+			}
+		}
+		if err := src.Finish(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("Finish returns %v", err)
+		}
+	})
+	t.Run("is not waited for when the connection is closed", func(t *testing.T) {
+		asked := make(chan struct{})
+		src := openSilent(t, asked)
+		failed := make(chan error)
+		go func() {
+			_, _, err := src.Load(10, 20)
+			failed <- err
+		}()
+		<-asked
+		src.conn.Close()
+		if err := <-failed; err == nil {
+			t.Error("pages have come from nowhere")
+		}
+		must(t, src.Close())
+	})
+}
+
+// openSilent returns a source on a page server that takes requests, closes asked at the first one if it is not nil, and never answers.
+func openSilent(t *testing.T, asked chan struct{}) *RemoteSource {
+	t.Helper()
+	over := make(chan struct{})
+	src, _, _, _ := openRemote(t, func(psHeader) psHeader {
+		if asked != nil {
+			close(asked)
+		}
+		<-over
+		return psHeader{}
+	})
+	t.Cleanup(func() { close(over) })
+	return src
+}
+
 func TestRemoteSourceEnds(t *testing.T) {
 	src, _, _, _ := openRemote(t, whole)
 	if _, _, err := src.Load(96, 1); err == nil {
@@ -193,21 +240,5 @@ func TestRemoteSourceEnds(t *testing.T) {
 	must(t, src.Close())
 	if _, _, err := src.Load(0, 1); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("after Close, Load returns %v", err)
-	}
-}
-
-func TestFetchedPagesAreCountedAcrossWords(t *testing.T) {
-	src, _, _, _ := openRemote(t, whole)
-	for _, p := range []uint64{0, 1, 62, 63, 64, 65, 95} {
-		src.have[p/64].Or(1 << (p % 64))
-	}
-	for _, tc := range []struct {
-		page  uint64
-		limit int
-		want  int
-	}{{0, 10, 2}, {0, 1, 1}, {1, 10, 1}, {2, 10, 0}, {62, 10, 4}, {62, 3, 3}, {64, 64, 2}, {95, 10, 1}, {96, 10, 0}, {1 << 40, 1, 0}} {
-		if got := src.received(tc.page, tc.limit); got != tc.want {
-			t.Errorf("from page %d, at most %d: %d, want %d", tc.page, tc.limit, got, tc.want)
-		}
 	}
 }

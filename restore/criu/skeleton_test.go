@@ -224,8 +224,8 @@ func TestSourceServesWhatCRIULeavesOut(t *testing.T) {
 			}
 		}
 	}
-	if data, n := src.Ready(8, 100); n != 2 || len(data) != 2*page {
-		t.Errorf("at the end of a file, %d pages and %d bytes are at hand", n, len(data))
+	if data, n, err := src.Load(8, 100); err != nil || n != 2 || len(data) != 2*page {
+		t.Errorf("at the end of a file, there are %d pages and %d bytes: %v", n, len(data), err)
 	}
 	if _, _, err := src.Load(13, 1); err == nil {
 		t.Error("a page behind the image can be loaded")

@@ -15,10 +15,11 @@ import (
 // An ImageSource gives the pages of a folder of images straight from its pages files. It is safe for concurrent use.
 //
 // The files are mapped, so its bytes are page cache and cost no memory of ours. A file that is truncated while it is
-// mapped makes the copying ioctl fail; reading such bytes in this process would kill it.
+// mapped makes Load and the copying ioctl fail; reading such bytes in this process would kill it.
 type ImageSource struct {
 	segments []fileSegment // sorted by first
 	pages    uint64
+	known    pageBits // pages that were in memory once
 
 	mu   sync.RWMutex // excludes Close
 	done bool
@@ -62,6 +63,7 @@ func (im *Images) source(pages func(*Task) []Run) (*ImageSource, map[int]restore
 	imagePage := func(r *Run) uint64 {
 		return src.segments[r.File].first + uint64(r.Offset)/restore.PageSize
 	}
+	src.known = newPageBits(src.pages)
 	layouts := make(map[int]restore.Layout)
 	for i := range im.Tasks {
 		if t := &im.Tasks[i]; !t.Zombie {
@@ -112,26 +114,76 @@ func (s *ImageSource) add(f *os.File) error {
 	return nil
 }
 
-// Ready returns pages from page on. All pages count as at hand: where they are not in memory, the kernel reads them
-// while it copies.
-func (s *ImageSource) Ready(page uint64, limit int) (data []byte, n int) {
-	if page >= s.pages || limit <= 0 {
-		return nil, 0
+// at returns the bytes of the file of a page from there on; none if the image has no such page.
+func (s *ImageSource) at(page uint64) []byte {
+	if page >= s.pages {
+		return nil
 	}
 	// The last segment that begins at or before page: an empty one shares its beginning with the next.
 	i := sort.Search(len(s.segments), func(i int) bool { return s.segments[i].first > page }) - 1
 	seg := &s.segments[i]
-	data = seg.data[(page-seg.first)*restore.PageSize:]
-	n = int(min(uint64(limit), uint64(len(data))/restore.PageSize))
+	return seg.data[(page-seg.first)*restore.PageSize:]
+}
+
+// pagesOf returns how many whole pages data has, at most limit.
+func pagesOf(data []byte, limit int) int { return max(0, min(limit, len(data)/restore.PageSize)) }
+
+// Ready returns pages that are in memory. One that was there once counts as that, without asking the kernel again: if it has been dropped
+// since, the kernel reads it while it copies.
+func (s *ImageSource) Ready(page uint64, limit int) (data []byte, n int) {
+	data = s.at(page)
+	for limit = pagesOf(data, limit); n < limit; {
+		next := page + uint64(n)
+		run := s.known.run(next, limit-n)
+		if run == 0 {
+			s.ask(next, data[n*restore.PageSize:limit*restore.PageSize])
+			run = s.known.run(next, limit-n)
+		}
+		if run == 0 {
+			break
+		}
+		n += run
+	}
 	return data[:n*restore.PageSize], n
 }
 
-// Load is Ready. It fails only for a page that the image does not have.
+// ask notes which of the pages of data are in memory, the first of which is page; of those only that have their bits in one word.
+func (s *ImageSource) ask(page uint64, data []byte) {
+	found, errno := resident(data[:pagesOf(data, int(64-page%64))*restore.PageSize])
+	if errno == 0 {
+		s.known[page/64].Or(found << (page % 64))
+	}
+}
+
+// maxLoad is how many pages Load brings at most: 2 MiB.
+const maxLoad = 512
+
+// Load reads pages from their file.
 func (s *ImageSource) Load(page uint64, limit int) (data []byte, n int, err error) {
-	if data, n = s.Ready(page, limit); n == 0 {
+	data = s.at(page)
+	if n = pagesOf(data, min(limit, maxLoad)); n == 0 {
 		return nil, 0, fmt.Errorf("page %d of an image of %d pages", page, s.pages)
 	}
-	return data, n, nil
+	if s.known.run(page, n) == n {
+		return data[:n*restore.PageSize], n, nil
+	}
+	if err := populate(data[:n*restore.PageSize]); err != nil {
+		n = 1 // perhaps it is another one that cannot be read
+		if err := populate(data[:restore.PageSize]); err != nil {
+			return nil, 0, fmt.Errorf("read page %d of the images: %w", page, err)
+		}
+	}
+	s.known.set(page, n)
+	return data[:n*restore.PageSize], n, nil
+}
+
+// populate has pages of a mapped file read, and waits for them. A page that is not there, because the file has been truncated, is an error.
+func populate(data []byte) error {
+	err := unix.Madvise(data, unix.MADV_POPULATE_READ)
+	if errors.Is(err, unix.EINVAL) {
+		return nil // before Linux 5.14: they are read when they are copied
+	}
+	return os.NewSyscallError("madvise", err)
 }
 
 // Prefetch has the kernel read the pages ahead.
@@ -142,12 +194,13 @@ func (s *ImageSource) Prefetch(page, pages uint64) {
 		return
 	}
 	for pages > 0 {
-		data, n := s.Ready(page, int(min(pages, 1<<20)))
+		data := s.at(page)
+		n := pagesOf(data, int(min(pages, 1<<20)))
 		if n == 0 {
 			return
 		}
 		// The source is a hint: an error would come again, with a reason, when the pages are copied.
-		_ = unix.Madvise(data, unix.MADV_WILLNEED)
+		_ = unix.Madvise(data[:n*restore.PageSize], unix.MADV_WILLNEED)
 		page += uint64(n)
 		pages -= uint64(n)
 	}

@@ -241,6 +241,8 @@ func (a *arguments) openRemote(ctx context.Context) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A session that is told to end waits for whoever waits for the page server.
+	context.AfterFunc(ctx, func() { conn.Close() })
 	// When the page server is gone, so is all that it had: a process cannot do without it.
 	return &source{src, layouts, restore.FailureKill, src.Finish, src.Close}, nil
 }

@@ -332,6 +332,34 @@ func TestSignalEndsTheStandIn(t *testing.T) {
 	}
 }
 
+func TestSignalEndsTheStandInThatWaitsForAPageServer(t *testing.T) {
+	_, dir := freeze(t, "plain")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	work := t.TempDir()
+	s := start(t, "-D", dir, "-W", work, "--page-server", "--address", "127.0.0.1", "--port", port)
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	criutest.Restore(t, dir, work, "--lazy-pages")
+	if _, err := io.ReadFull(conn, make([]byte, 32)); err != nil { // a request, which is never answered
+		t.Fatal(err)
+	}
+	s.cmd.Process.Signal(unix.SIGTERM)
+	if code := s.exit(t); code != 1 {
+		t.Errorf("exit code %d\n%s", code, &s.stderr)
+	}
+}
+
 func TestSecondStandInFindsTheSocketTaken(t *testing.T) {
 	tg, dir := freeze(t, "plain")
 	work := t.TempDir()
