@@ -227,8 +227,8 @@ func (ob *object) setCandidates(f *Fetcher, all []found, now time.Time) {
 			ob.candidates = append(ob.candidates, candidate{source: s, impl: a.impl, tier: a.profile.Tier})
 		}
 	}
-	for s := range ob.absent {
-		if ob.candidate(s) == nil {
+	for s, a := range ob.absent {
+		if ob.candidate(s) == nil && !now.Before(a.wrong.until) {
 			delete(ob.absent, s)
 		}
 	}
