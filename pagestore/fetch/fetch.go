@@ -182,12 +182,17 @@ func (f *Fetcher) look(o Object) []found {
 	list := f.lookup(o)
 	all := make([]found, len(list))
 	for i, s := range list {
-		all[i] = found{impl: s, name: s.String()}
-		if p, ok := s.(Profiler); ok {
-			all[i].profile = p.Profile()
-		}
+		all[i] = named(s)
 	}
 	return all
+}
+
+func named(s Source) found {
+	a := found{impl: s, name: s.String()}
+	if p, ok := s.(Profiler); ok {
+		a.profile = p.Profile()
+	}
+	return a
 }
 
 // objectLocked returns an object, which may be new.

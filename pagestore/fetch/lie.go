@@ -57,3 +57,42 @@ func (f *Fetcher) logLie(l *lie, more ...any) {
 	f.opts.Log.With(slog.String("source", l.source), slog.String("object", l.object.String())).
 		With(more...).Warn(message, slog.Duration("for", l.length), slog.Any("err", l.err))
 }
+
+// Lied notes that a source has delivered wrong bytes of an object to somebody else than Fetch: it counts, and is logged, as if they had come here.
+func (f *Fetcher) Lied(s Source, o Object, err error) {
+	as := named(s)
+	f.mu.Lock()
+	src := f.sourceLocked(as)
+	src.lastErr = err
+	l := f.liedLocked(f.objectLocked(o), src, err, time.Now())
+	f.mu.Unlock()
+	f.logLie(l)
+}
+
+// Trusted returns those of some sources that somebody else than Fetch should ask for an object, in the same order: not those that have delivered wrong bytes of
+// it, and those that are set aside only if there are no others.
+func (f *Fetcher) Trusted(o Object, sources []Source) []Source {
+	names := make([]string, len(sources))
+	for i, s := range sources {
+		names[i] = s.String()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now, ob := time.Now(), f.objects[o]
+	var good, aside []Source
+	for i, name := range names {
+		switch s := f.sources[name]; {
+		case s == nil:
+			good = append(good, sources[i])
+		case ob != nil && now.Before(ob.absent[s].wrong.until):
+		case now.Before(s.aside.until):
+			aside = append(aside, sources[i])
+		default:
+			good = append(good, sources[i])
+		}
+	}
+	if len(good) == 0 {
+		return aside
+	}
+	return good
+}

@@ -173,3 +173,32 @@ func TestASourceMayDeliverAnewWhatWasWrongOnce(t *testing.T) {
 		})
 	}
 }
+
+func TestLiesToOthersCountAndSayWhomToAsk(t *testing.T) {
+	liar, other := newPlace("liar", nil), newPlace("other", nil)
+	amidst(t, fetch.Options{}, func(t *testing.T, f *fetch.Fetcher, _ func(fetch.Object, int) error) {
+		trusted := func(n uint64, sources ...fetch.Source) (names string) {
+			for _, s := range f.Trusted(key(n), sources) {
+				names += s.String() + " "
+			}
+			return names
+		}
+		want := func(what, got, want string) {
+			t.Helper()
+			if got != want {
+				t.Errorf("%s: asks %q, want %q", what, got, want)
+			}
+		}
+		want("nothing is known", trusted(1, liar, other), "liar other ")
+		f.Lied(liar, key(1), fetch.ErrWrong)
+		want("the object of the lie", trusted(1, liar, other), "other ")
+		want("another object", trusted(2, liar, other), "liar other ")
+		f.Lied(liar, key(2), fetch.ErrWrong)
+		want("after lies about two, a third", trusted(3, liar, other), "other ")
+		want("a third that nobody else has", trusted(3, liar), "liar ")
+		want("the first that nobody else has", trusted(1, liar), "")
+		if lies, aside := setAside(f, "liar"); lies != 2 || aside <= 0 {
+			t.Errorf("%d lies, set aside for %v", lies, aside)
+		}
+	})
+}
