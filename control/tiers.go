@@ -105,7 +105,7 @@ type TierSource struct {
 	Slow    float64 `json:"slow_s"`
 
 	Lies      uint64     `json:"lies"`                // how often it delivered wrong bytes
-	SetAside  *time.Time `json:"set_aside,omitempty"` // until when it is not asked because of the last time
+	SetAside  *time.Time `json:"set_aside,omitempty"` // until when it is asked only if nobody else can be: they were of several objects
 	LastError string     `json:"last_error,omitempty"`
 
 	// Classes are by urgency: demand (a process waits), ahead (one will), mirror (to have it), and hot (the pages that restores

@@ -23,7 +23,7 @@ type counts struct {
 // brought is what came of an object.
 type brought struct{ peer, store control.TierCount }
 
-// hotCount is what came of hot objects from one source: the fetcher does not know of them.
+// hotCount is what came of hot objects from one source: the fetcher knows only of lies about them.
 type hotCount struct {
 	class control.TierClass
 	began uint64        // requests that began to deliver

@@ -13,6 +13,7 @@ import (
 	"thaw/control"
 	"thaw/pagestore"
 	"thaw/pagestore/blob/blobtest"
+	"thaw/pagestore/blob/placement"
 	"thaw/pagestore/tier"
 )
 
@@ -40,6 +41,11 @@ func TestGossipFindsWhoHasASnapshot(t *testing.T) {
 		m, ok := places[0].Reader.(*member)
 		return ok && m.client.Node() == "a"
 	})
+	for _, n := range nodes { // who can guess a name must not learn who has it
+		if who := n.peers.hints.Holders(placement.KeyOf("ns", tier.NameKey(nameOf("one")).String())); len(who) > 0 {
+			t.Errorf("%s has heard that %v have the name", n.peers.keys.Node(), who)
+		}
+	}
 	mustPull(t, nodes[1], control.PullWhole)
 	if again, _ := readOfPages(t, store, tier.KindPack, tier.KindHot); again != read {
 		t.Errorf("the object store was asked for %d bytes of pages that a peer has", again-read)

@@ -174,7 +174,7 @@ func (n *Node) namedByPeers(k tier.Key) []tier.Place {
 	return n.places(k)
 }
 
-// announce tells peers what is here of a snapshot.
+// announce tells peers what is here of a snapshot: not its name, which all of them would hear, also those that are not in the namespace.
 func (n *Node) announce(snap *pagestore.Snapshot) error {
 	if n.peers == nil || n.peers.gossip == nil {
 		return nil
@@ -183,7 +183,7 @@ func (n *Node) announce(snap *pagestore.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	n.peers.gossip.Announce(snap.Name().Namespace, append(objects, tier.NameKey(snap.Name()).String())...)
+	n.peers.gossip.Announce(snap.Name().Namespace, objects...)
 	return nil
 }
 

@@ -1,6 +1,9 @@
 package fetch
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 const (
 	// scanObjects and scanFlights bound how many are looked at that cannot start.
@@ -177,7 +180,7 @@ func (f *Fetcher) pickLocked(fl *flight, class Class, without func(*source) bool
 	)
 	for i := range fl.ob.candidates {
 		c := &fl.ob.candidates[i]
-		if t := fl.ob.barred(c.source); now.Before(t) {
+		if t := fl.ob.barred(c.source, now); now.Before(t) {
 			until = earlier(until, t)
 			continue
 		}
@@ -234,9 +237,27 @@ func (c *choice) improve(by choice) {
 	}
 }
 
-// barred returns until when a source is not to be asked for the object, for whatever reason.
-func (ob *object) barred(s *source) time.Time {
-	return later(later(s.asideUntil, s.restUntil), ob.absent[s].until)
+// barred returns until when a source is not to be asked for the object, for whatever reason. One that is set aside is asked when all others are barred: what it
+// delivers is checked, and it may be the only one that has the object.
+func (ob *object) barred(s *source, now time.Time) time.Time {
+	until := ob.unable(s)
+	if now.Before(s.aside.until) && slices.ContainsFunc(ob.candidates, func(c candidate) bool {
+		return !now.Before(c.aside.until) && !now.Before(ob.unable(c.source))
+	}) {
+		return later(until, s.aside.until)
+	}
+	return until
+}
+
+// distrusted returns until when wrong bytes of a source count, whether they were of this object or of others.
+func (ob *object) distrusted(s *source) time.Time {
+	return later(s.aside.until, ob.absent[s].wrong.until)
+}
+
+// unable is barred but for what is thought of the source because of other objects.
+func (ob *object) unable(s *source) time.Time {
+	a := ob.absent[s]
+	return later(s.restUntil, later(a.until, a.wrong.until))
 }
 
 // guess is what sources are taken to be of which nothing is known: as good as the best of the others, so that they are asked when it has

@@ -51,8 +51,12 @@
 //	[ErrBusy]                    left alone for a time that doubles                 asked of the next source
 //	something else, too little,  ranked lower; from the second time in a row        asked of the next source
 //	nothing for Options.Stall      left alone for a time that doubles
-//	wrong bytes ([ErrWrong])     set aside for a longer time that doubles: logged,  asked of the next source
-//	                               counted and named in [Stats]
+//	wrong bytes ([ErrWrong])     not asked for this object for a longer time that   asked of the next source
+//	                               doubles: logged, counted and named in [Stats];
+//	                               if they were of several objects, set aside
+//
+// A source that is set aside is asked for nothing as long as another can be asked. One damaged object so costs the others nothing, and if it is the only one that
+// has an object it goes on: what it delivers is checked.
 //
 // When no source is left that has not failed, the frame rests for a time that doubles, with jitter, and all may be asked again. All that is
 // asked again comes out of a budget, which fills with a share of what succeeds, so that a failing place is not asked more often than a

@@ -79,8 +79,8 @@ func (ob *object) reasons(fl *flight, now time.Time) []SourceError {
 		switch t := fl.tried(c.source); {
 		case t != nil:
 			e.Err, e.Attempts = t.err, t.fails
-		case c.asideUntil.After(now):
-			e.Err = fmt.Errorf("set aside for %v: %w", c.asideUntil.Sub(now).Round(time.Second), c.lie)
+		case ob.distrusted(c.source).After(now):
+			e.Err = fmt.Errorf("set aside for %v: %w", ob.distrusted(c.source).Sub(now).Round(time.Second), c.lie)
 		case ob.absent[c.source].until.After(now):
 			e.Err = ErrNotHere
 		case fl.askedOf(c.source):

@@ -182,12 +182,17 @@ func (f *Fetcher) look(o Object) []found {
 	list := f.lookup(o)
 	all := make([]found, len(list))
 	for i, s := range list {
-		all[i] = found{impl: s, name: s.String()}
-		if p, ok := s.(Profiler); ok {
-			all[i].profile = p.Profile()
-		}
+		all[i] = named(s)
 	}
 	return all
+}
+
+func named(s Source) found {
+	a := found{impl: s, name: s.String()}
+	if p, ok := s.(Profiler); ok {
+		a.profile = p.Profile()
+	}
+	return a
 }
 
 // objectLocked returns an object, which may be new.
@@ -227,8 +232,8 @@ func (ob *object) setCandidates(f *Fetcher, all []found, now time.Time) {
 			ob.candidates = append(ob.candidates, candidate{source: s, impl: a.impl, tier: a.profile.Tier})
 		}
 	}
-	for s := range ob.absent {
-		if ob.candidate(s) == nil {
+	for s, a := range ob.absent {
+		if ob.candidate(s) == nil && !now.Before(a.wrong.until) {
 			delete(ob.absent, s)
 		}
 	}

@@ -14,7 +14,7 @@ type object struct {
 	name       Object
 	candidates []candidate
 	looked     time.Time           // when candidates were asked for
-	absent     map[*source]absence // sources that do not have it, or not all of it
+	absent     map[*source]absence // sources that do not have it, or not all of it, or have it wrong
 
 	flights map[int]*flight
 	ready   [classes]queue
@@ -28,10 +28,11 @@ type object struct {
 	entering int // calls that are being entered
 }
 
-// absence is what is known of a source that does not have an object, or not all of it.
+// absence is what is known of a source that does not have an object, or not all of it, or has it wrong.
 type absence struct {
 	until  time.Time // it is not asked for any of it
 	misses int       // in a row: requests for frames that it did not have
+	wrong  distrust  // it is not asked for any of it, either
 }
 
 // freeMisses is how many misses in a row cost a source nothing: who holds parts of an object often does not hold the one that is asked for.
@@ -48,6 +49,29 @@ func (ob *object) missed(s *source, err error, o *Options, now time.Time) {
 		a.until = now.Add(o.Forget)
 	}
 	ob.absent[s] = a
+}
+
+// differs notes that a source has another object by that name.
+func (ob *object) differs(s *source, o *Options, now time.Time) {
+	a := ob.absent[s]
+	a.until = now.Add(o.Aside)
+	ob.absent[s] = a
+}
+
+// lied notes that a source has delivered wrong bytes of it.
+func (ob *object) lied(s *source, o *Options, now time.Time) {
+	a := ob.absent[s]
+	a.wrong.add(o, now)
+	ob.absent[s] = a
+}
+
+// delivered notes that a source has some of it. That other bytes of it were wrong still counts.
+func (ob *object) delivered(s *source) {
+	if a := ob.absent[s]; a.wrong.times > 0 {
+		ob.absent[s] = absence{wrong: a.wrong}
+	} else {
+		delete(ob.absent, s)
+	}
 }
 
 // candidate is a source that an object can be had from.

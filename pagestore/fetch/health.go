@@ -49,10 +49,11 @@ type source struct {
 	failures  int // in a row, not counting those that came while it rested
 	restUntil time.Time
 
-	lies       uint64
-	lie        error // the last
-	asideTimes int
-	asideUntil time.Time
+	lies  uint64
+	lie   error  // the last
+	lieOf Object // which that was about
+	lieAt time.Time
+	aside distrust // after lies about several objects
 
 	stats [classes]ClassStats
 }
@@ -162,17 +163,6 @@ func (s *source) failed(kind Kind, err error, o *Options, now time.Time) {
 	if rests > 0 {
 		s.restUntil = now.Add(o.jittered(doubled(2*o.Backoff, o.MaxBackoff, rests)))
 	}
-}
-
-// lied notes that it has delivered wrong bytes, and returns for how long it is set aside.
-func (s *source) lied(err error, o *Options, now time.Time) time.Duration {
-	s.lies++
-	s.lie = err
-	if !now.Before(s.asideUntil) { // else others were on their way when it was set aside
-		s.asideTimes++
-		s.asideUntil = now.Add(doubled(o.Aside, o.MaxAside, s.asideTimes))
-	}
-	return s.asideUntil.Sub(now)
 }
 
 // cost returns how long frames are expected to take in seconds, without what runs. each is for how long a further frame is taken to take if

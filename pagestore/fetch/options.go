@@ -35,9 +35,9 @@ type Options struct {
 	// Backoff is for how long a frame rests that all sources have failed to bring, the first time; it doubles each time, up to MaxBackoff.
 	// Defaults 50 ms and 2 s.
 	Backoff, MaxBackoff time.Duration
-	// Aside is for how long a source is not asked that has delivered wrong bytes, the first time; it doubles each time, up to MaxAside. It also is for
-	// how long one is not asked for an object of which it has another.
-	// Defaults 1 min and 1 h.
+	// Aside is for how long a source is not asked for an object that has delivered wrong bytes of it, or for anything if they were of several objects, the
+	// first time; it doubles each time, up to MaxAside, and is forgotten after as long without another. It also is for how long one is not asked for
+	// an object of which it has another. Defaults 1 min and 1 h.
 	Aside, MaxAside time.Duration
 	// Forget is for how long a source is not asked for an object that it does not have, and the most for one of which it does not have the frames
 	// that it is asked for, time and again. Default 5 s.

@@ -31,11 +31,12 @@ type request struct {
 	hedgeAt time.Time // when to ask another source; zero: never
 	settled bool
 	err     error // why it failed, as far as it is known before the source returns
+	again   bool  // the source delivers anew what was wrong
 
 	taken      int
 	bytes      int64
 	firstFrame time.Duration
-	aside      time.Duration // for how long the source was set aside; 0: it was not
+	lie        *lie // that it delivered wrong bytes; nil: it did not
 }
 
 // startLocked starts a request for a range.
@@ -87,10 +88,8 @@ func (r *request) run(ctx context.Context) {
 	}
 	r.cancel(nil)
 	e := r.finish(err, sources)
-	if r.aside > 0 {
-		r.f.opts.Log.Warn("a source has delivered wrong bytes and is set aside",
-			slog.String("source", r.source.name), slog.String("object", r.ob.name.String()),
-			slog.Int("first", r.first), slog.Int("frames", len(r.flights)), slog.Duration("for", r.aside), slog.Any("err", r.err))
+	if r.lie != nil {
+		r.f.logLie(r.lie, slog.Int("first", r.first), slog.Int("frames", len(r.flights)))
 	}
 	if errors.Is(r.err, ErrDiffers) {
 		r.f.opts.Log.Warn("a source has another object by the same name and is not asked for it for a while",
@@ -163,6 +162,9 @@ func (r *request) take(frame int, content []byte) error {
 
 // arriveLocked notes that a frame has come, and returns its flight. The error says that nobody wants to hear of it.
 func (r *request) arriveLocked(frame, size int, now time.Time) (*flight, error) {
+	if errors.Is(r.err, ErrWrong) && frame == r.next && !r.again && !r.settled {
+		r.err, r.again = nil, true // it had looked in the wrong place
+	}
 	if r.err != nil {
 		return nil, r.err
 	}
@@ -171,7 +173,7 @@ func (r *request) arriveLocked(frame, size int, now time.Time) (*flight, error) 
 		return nil, r.err
 	}
 	r.next++
-	if frame == r.first {
+	if frame == r.first && !r.again {
 		r.firstFrame = now.Sub(r.started)
 		r.source.answered(r.class, r.firstFrame, now)
 	} else {
@@ -213,7 +215,7 @@ func (r *request) offerLocked(fl *flight, content []byte) (taken bool, err error
 		case err == nil:
 			r.takenLocked(fl, len(content), now)
 		case errors.Is(err, ErrWrong):
-			r.err, r.next = err, fl.frame // the source may say more of it
+			r.err, r.next = err, fl.frame // the source may say more of it, or deliver it anew
 		case !c.over:
 			f.endLocked(c, err, now)
 		}
@@ -258,7 +260,7 @@ func (r *request) takenLocked(fl *flight, size int, now time.Time) {
 	}
 	r.taken++
 	r.bytes += int64(size)
-	delete(r.ob.absent, r.source)
+	r.ob.delivered(r.source)
 	for _, c := range fl.calls {
 		if c.missing--; c.missing == 0 {
 			c.close(nil)
@@ -299,13 +301,13 @@ func (f *Fetcher) settleLocked(r *request, err error, now time.Time) {
 	kind := kindOf(r.err)
 	s.Errors[kind]++
 	r.source.failed(kind, r.err, &f.opts, now)
-	switch {
-	case kind == NotHere:
+	switch kind {
+	case NotHere:
 		r.ob.missed(r.source, r.err, &f.opts, now)
-	case kind == Differs:
-		r.ob.absent[r.source] = absence{until: now.Add(f.opts.Aside)}
-	case kind == Wrong && r.aside == 0:
-		r.aside = r.source.lied(r.err, &f.opts, now)
+	case Differs:
+		r.ob.differs(r.source, &f.opts, now)
+	case Wrong:
+		r.lie = f.liedLocked(r.ob, r.source, r.err, now)
 	}
 	f.againLocked(r, kind, now)
 }
@@ -349,7 +351,7 @@ func (f *Fetcher) againLocked(r *request, kind Kind, now time.Time) {
 // hasAnother reports whether a source can be asked that has not failed as often as others.
 func (ob *object) hasAnother(fl *flight, now time.Time) bool {
 	for _, c := range ob.candidates {
-		if !now.Before(ob.barred(c.source)) && fl.fails(c.source) <= fl.round {
+		if !now.Before(ob.barred(c.source, now)) && fl.fails(c.source) <= fl.round {
 			return true
 		}
 	}

@@ -47,7 +47,7 @@ type Source interface {
 	// Frames brings n >= 1 frames of an object from first on, and delivers them in order, on the calling goroutine. It returns the error of
 	// deliver as soon as there is one, and returns soon after ctx has ended. Errors wrap ErrNotHere, ErrNotYet, ErrWrong, ErrDiffers or ErrBusy
 	// where these fit; after any other the frames may be asked for again. When deliver says ErrWrong it may find out first whether that is
-	// really ErrDiffers.
+	// really ErrDiffers, or whether it has looked in the wrong place: then it may deliver that frame and the rest anew, once.
 	Frames(ctx context.Context, o Object, first, n int, deliver func(frame int, content []byte) error) error
 }
 

@@ -54,7 +54,8 @@ type SourceStats struct {
 	Running int
 	// Typical is the smoothed time to the first frame, Slow its 95th percentile over the last requests; 0 if nothing is known.
 	Typical, Slow time.Duration
-	// Lies is how often it delivered wrong bytes, SetAside until when it is not asked because of the last time; zero if it never did.
+	// Lies is how often it delivered wrong bytes. SetAside is until when it is not asked for anything, as long as there is another to ask, because they
+	// were of several objects; zero if they never were.
 	Lies     uint64
 	SetAside time.Time
 	// LastError is what a request ended with last, of those that failed.
@@ -79,7 +80,7 @@ func (f *Fetcher) Stats() Stats {
 	for _, src := range f.sources {
 		s.Sources = append(s.Sources, SourceStats{
 			Source: src.name, Classes: src.stats, Running: src.running, Typical: src.latency.duration(), Slow: src.slow(),
-			Lies: src.lies, SetAside: src.asideUntil, LastError: src.lastErr,
+			Lies: src.lies, SetAside: src.aside.until, LastError: src.lastErr,
 		})
 	}
 	slices.SortFunc(s.Sources, func(a, b SourceStats) int { return strings.Compare(a.Source, b.Source) })

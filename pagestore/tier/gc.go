@@ -47,7 +47,8 @@ type CollectReport struct {
 }
 
 // Collect deletes from a namespace of a bucket what no name leads to, what no push that is under way needs, and what is older than the grace time. Any number of
-// nodes may push, remove, restore and collect meanwhile. If it cannot be found out what a name or a lease leads to, nothing is deleted, and the error says which. It needs a
+// nodes may push, remove, restore and collect meanwhile. If it cannot be found out what a name or a lease leads to, nothing is deleted, and the error says which; nor is anything
+// if there are so many names and leases, or the place is so slow, that finding it out takes longer than what was found out can be relied on. It needs a
 // place whose listings show all that was put before they began.
 func Collect(ctx context.Context, b blob.Bucket, namespace string, opts *CollectOptions) (CollectReport, error) {
 	c := &collector{bucket: b, namespace: namespace}
@@ -74,20 +75,22 @@ type collector struct {
 	namespace string
 	opts      CollectOptions
 
-	begun  time.Time // the announcement of this round
-	now    int64     // by the place's clock
-	marked map[string]bool
+	begun time.Time // the announcement of this round
+	now   int64     // by the place's clock
+	vain  int       // rounds in a row whose time was up before they had deleted anything
 
 	mu     sync.Mutex
-	report CollectReport // Deleted counts over all rounds; protected by mu
-	failed bool          // a blob could not be deleted, or it is not known whether it was; protected by mu
+	marked map[string]bool // protected by mu; not changed once the sweep begins
+	report CollectReport   // Deleted counts over all rounds; protected by mu
+	failed bool            // a blob could not be deleted, or it is not known whether it was; protected by mu
 }
 
-var errTimeUp = errors.New("the time of this round is up")
+var errTimeUp = fmt.Errorf("finding out what is needed took longer than the %v in which a collection may delete", collectWork)
 
 // round announces a collection and does as much of it as may be done on one announcement; more says that there is more to do.
 func (c *collector) round(ctx context.Context) (more bool, err error) {
-	c.report = CollectReport{Deleted: c.report.Deleted, DeletedBytes: c.report.DeletedBytes}
+	before := c.report.Deleted
+	c.report = CollectReport{Deleted: before, DeletedBytes: c.report.DeletedBytes}
 	c.marked = make(map[string]bool)
 	announced, err := postLease(ctx, c.bucket, c.namespace, leaseCollect, []byte("collecting\n"))
 	if err != nil {
@@ -103,12 +106,18 @@ func (c *collector) round(ctx context.Context) (more bool, err error) {
 	if err := c.mark(ctx, announced); err != nil {
 		return false, err
 	}
-	switch err := c.sweep(ctx); {
-	case errors.Is(err, errTimeUp):
-		return true, nil
-	default:
+	err = c.sweep(ctx)
+	if !errors.Is(err, errTimeUp) {
 		return false, err
 	}
+	if c.report.Deleted > before {
+		c.vain = 0
+		return true, nil
+	}
+	if c.vain++; c.vain > 1 { // once, the machine may have slept
+		return false, err
+	}
+	return true, nil
 }
 
 // mark marks all that is needed. A push makes its name before it ends its lease, so the leases are read before the names; a removal makes its lease before it
@@ -130,6 +139,8 @@ func (c *collector) mark(ctx context.Context, announced *lease) error {
 // markLeases marks what pushes need and what was removed of late, and deletes the leases that have expired.
 func (c *collector) markLeases(ctx context.Context, all []blob.Info) error {
 	c.report.Leases = 0
+	var g errgroup.Group // without a context, as in sweep
+	g.SetLimit(gcRequests)
 	for _, info := range all {
 		kind := kindOf(info)
 		life := map[string]time.Duration{leasePush: leaseTime, leaseCollect: collectTime, leaseKept: max(c.opts.Grace, leaseTime)}[kind]
@@ -139,16 +150,22 @@ func (c *collector) markLeases(ctx context.Context, all []blob.Info) error {
 			if c.opts.DryRun {
 				continue
 			}
-			if err := c.bucket.Delete(ctx, info.Key); err != nil {
-				return fmt.Errorf("delete expired lease %s: %w", info.Key, err)
-			}
+			g.Go(func() error {
+				if err := c.bucket.Delete(ctx, info.Key); err != nil {
+					return fmt.Errorf("delete expired lease %s: %w", info.Key, err)
+				}
+				return nil
+			})
 		case kind != leaseCollect:
-			if err := c.markLease(ctx, info); err != nil {
-				return fmt.Errorf("read lease %s: %w", info.Key, err)
-			}
+			g.Go(func() error {
+				if err := c.markLease(ctx, info); err != nil {
+					return fmt.Errorf("read lease %s: %w", info.Key, err)
+				}
+				return nil
+			})
 		}
 	}
-	return nil
+	return g.Wait()
 }
 
 func (c *collector) markLease(ctx context.Context, info blob.Info) error {
@@ -162,8 +179,10 @@ func (c *collector) markLease(ctx context.Context, info blob.Info) error {
 	} else if err != nil {
 		return err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.report.Leases++
-	return c.markDescriptor(text)
+	return c.markDescriptorLocked(text)
 }
 
 // markNames marks what the names lead to.
@@ -204,11 +223,11 @@ func (c *collector) markName(ctx context.Context, name string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.report.Names++
-	return c.markDescriptor(text)
+	return c.markDescriptorLocked(text)
 }
 
-// markDescriptor marks a descriptor and all that it names. The caller holds mu, or is alone.
-func (c *collector) markDescriptor(text []byte) error {
+// markDescriptorLocked marks a descriptor and all that it names.
+func (c *collector) markDescriptorLocked(text []byte) error {
 	d, err := ParseDescriptor(text)
 	if err != nil {
 		return err
@@ -251,18 +270,20 @@ func (c *collector) delete(ctx context.Context, info blob.Info) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if c.opts.DryRun {
+		c.count(&c.report.Deleted, &c.report.DeletedBytes, info.Size)
+		return nil
+	}
 	if time.Since(c.begun) >= collectWork || time.Since(c.begun.Round(0)) >= collectWork {
 		return errTimeUp
 	}
 	ctx, cancel := context.WithDeadline(ctx, c.begun.Add((collectWork+collectTime)/2))
 	defer cancel()
-	if !c.opts.DryRun {
-		if err := c.bucket.Delete(ctx, info.Key); err != nil {
-			c.mu.Lock()
-			c.failed = true
-			c.mu.Unlock()
-			return fmt.Errorf("delete %s: %w", info.Key, err)
-		}
+	if err := c.bucket.Delete(ctx, info.Key); err != nil {
+		c.mu.Lock()
+		c.failed = true
+		c.mu.Unlock()
+		return fmt.Errorf("delete %s: %w", info.Key, err)
 	}
 	c.count(&c.report.Deleted, &c.report.DeletedBytes, info.Size)
 	return nil

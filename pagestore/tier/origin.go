@@ -22,7 +22,7 @@ import (
 type OriginOptions struct {
 	// Places says where blobs may be had from.
 	Places Places
-	// Fetch is how packs are brought. Its Observe and Log are used for hot objects, too.
+	// Fetch is how packs are brought. Its Observe is told of hot objects, too, its Log of wrong bytes of anything.
 	Fetch fetch.Options
 	// Stagger is how long a place may take to begin with a hot object before the next one is asked as well. Default 100 ms. Not measured: several times a round trip.
 	Stagger time.Duration
@@ -73,7 +73,7 @@ func (o *Origin) Close() {
 	o.fetcher.Close()
 }
 
-// Stats returns what the fetcher has done and knows of the places. Hot objects are not in it.
+// Stats returns what the fetcher has done and knows of the places. Of hot and meta objects only lies are in it.
 func (o *Origin) Stats() fetch.Stats { return o.fetcher.Stats() }
 
 // Fetch implements [pagestore.Origin].
@@ -209,6 +209,25 @@ func sourceError(err error) error {
 	return err
 }
 
+// blame notes that a place has delivered wrong bytes of what does not come in frames, if that is what the error says.
+func (o *Origin) blame(p Place, key Key, err error) {
+	if err := sourceError(err); errors.Is(err, fetch.ErrWrong) {
+		o.fetcher.Lied(&source{o, p}, fetchObject(key), err)
+	}
+}
+
+// trusted returns those of some places that are to be asked for what does not come in frames, in the same order.
+func (o *Origin) trusted(key Key, places []Place) (left []Place) {
+	all := make([]fetch.Source, len(places))
+	for i, p := range places {
+		all[i] = &source{o, p}
+	}
+	for _, s := range o.fetcher.Trusted(fetchObject(key), all) {
+		left = append(left, s.(*source).place)
+	}
+	return left
+}
+
 // buffers are for the bytes of a frame and for its content.
 var buffers = sync.Pool{New: func() any { return new([2 * frame.HotPages * pagestore.PageSize]byte) }}
 
@@ -263,6 +282,7 @@ func (o *Origin) openHot(ctx context.Context, key Key, pages uint32, root pagest
 			s, err := openHotAt(ctx, p, key, pages, root, first)
 			if err != nil {
 				cancel()
+				o.blame(p, key, err)
 				return nil, err
 			}
 			s.end = cancel
@@ -270,7 +290,7 @@ func (o *Origin) openHot(ctx context.Context, key Key, pages uint32, root pagest
 		},
 		drop: func(s *hotStream) { s.Close() },
 	}
-	a, err := r.run(ctx, places, o.opts.Stagger)
+	a, err := r.run(ctx, o.trusted(key, places), o.opts.Stagger)
 	if err != nil {
 		return nil, err
 	}
@@ -320,9 +340,7 @@ func (o *Origin) FetchHot(ctx context.Context, h *pagestore.RemoteHot) error {
 			if err == nil {
 				return nil
 			}
-			if errors.Is(err, fetch.ErrWrong) {
-				o.opts.Fetch.Log.Error("a place delivers wrong bytes", "place", stream.place.String(), "object", key.String(), "err", err)
-			}
+			o.blame(stream.place, key, err)
 			errs = append(errs, fmt.Errorf("%s: %w", stream.place, err))
 			places = without(places, stream.place)
 			stream = nil

@@ -29,7 +29,8 @@ type Places func(k Key) []Place
 // errWrong: a place has delivered bytes that are not those of the key.
 var errWrong = errors.New("wrong bytes")
 
-// errDiffers is an errWrong: a place has another object by that name. One of the two is wrong, the place or who knows the object.
+// errDiffers is an errWrong: a place has another object by that name, or has it in a format that we do not know. One of the two is wrong, the place or who knows the
+// object; or neither.
 var errDiffers = fmt.Errorf("%w: another object", errWrong)
 
 // readIndex reads what comes before the frames of a framed object. The error wraps errWrong if it is that of another object.
@@ -51,7 +52,9 @@ func parseHead(r io.Reader, key Key, pages uint32, root pagestore.Digest) (*fram
 		return nil, fmt.Errorf("read index of %s: %w", key, err)
 	}
 	h, err := frame.ParseHeader(head[:frame.HeaderSize])
-	if err != nil {
+	if errors.Is(err, frame.ErrVersion) {
+		return nil, fmt.Errorf("%w: %s: %w", errDiffers, key, err)
+	} else if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", errWrong, key, err)
 	}
 	if h.Kind != want.Kind || h.ID != want.ID || h.Pages != want.Pages {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"thaw/pagestore"
+	"thaw/pagestore/blob"
 )
 
 // PullMode is how much of a snapshot Pull brings.
@@ -163,10 +164,18 @@ func (p *puller) adopt(ctx context.Context, found *Found) error {
 	return nil
 }
 
-// fetchMeta brings the meta object, from the place that has named it if that has it, and compares it with its digest.
+// fetchMeta brings the meta object, from the place that has named it if that has it, and compares it with its digest. Places that have delivered wrong bytes are asked
+// last.
 func (p *puller) fetchMeta(ctx context.Context, found *Found) (*spool, error) {
 	key := MetaKey(p.name.Namespace, found.Descriptor.Meta.Digest)
 	places := append([]Place{found.Place}, without(p.places(key), found.Place)...)
+	if p.opts.Origin != nil {
+		trusted := p.opts.Origin.trusted(key, places)
+		for _, t := range trusted {
+			places = without(places, t)
+		}
+		places = append(trusted, places...)
+	}
 	var errs []error
 	for _, place := range places {
 		s, err := readMeta(ctx, place, key, found.Descriptor.Meta, p.opts.TempDir)
@@ -177,6 +186,9 @@ func (p *puller) fetchMeta(ctx context.Context, found *Found) (*spool, error) {
 		errs = append(errs, fmt.Errorf("%s: %w", place, err))
 		if ctx.Err() != nil {
 			break
+		}
+		if p.opts.Origin != nil {
+			p.opts.Origin.blame(place, key, err)
 		}
 	}
 	return nil, errors.Join(errs...)
@@ -191,7 +203,9 @@ func readMeta(ctx context.Context, place Place, key Key, want Part, tempDir stri
 	stalled := time.AfterFunc(metaStall, cancel)
 	defer stalled.Stop()
 	body, err := place.Open(ctx, key.String(), 0, want.Bytes)
-	if err != nil {
+	if errors.Is(err, blob.ErrRange) {
+		return nil, fmt.Errorf("%w: %w", errDiffers, err)
+	} else if err != nil {
 		return nil, err
 	}
 	defer body.Close()
@@ -212,6 +226,9 @@ func readMeta(ctx context.Context, place Place, key Key, want Part, tempDir stri
 		stalled.Reset(metaStall)
 	}
 	if got := w.part(); got != want {
+		if size, err := place.Size(ctx, key.String()); err == nil && size != want.Bytes { // the descriptor may be what is wrong
+			return nil, fmt.Errorf("%w: it has %d bytes, want %d", errDiffers, size, want.Bytes)
+		}
 		return nil, fmt.Errorf("%w: digest is %s, want %s", errWrong, got.Digest, want.Digest)
 	}
 	return s, nil

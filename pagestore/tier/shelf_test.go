@@ -16,9 +16,9 @@ import (
 )
 
 // found resolves a snapshot at a shelf.
-func found(t *testing.T, s *Shelf, snapshot string) *Found {
+func found(t *testing.T, r blob.Reader, snapshot string) *Found {
 	t.Helper()
-	f, err := Resolve(t.Context(), []Place{{Reader: s}}, nameOf(snapshot), nil)
+	f, err := Resolve(t.Context(), []Place{{Reader: r}}, nameOf(snapshot), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
