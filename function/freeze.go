@@ -19,7 +19,7 @@ type freezing struct {
 	boots   int  // cold ones so far
 	next    int  // a freeze is due at so many
 	failed  int  // in a row
-	aside   int  // snapshots set aside since an instance last came up from one
+	aside   int  // snapshots set aside since one was last seen to work
 	running bool // one is being taken
 }
 
@@ -50,19 +50,12 @@ func (p *pool) freezeBehind() {
 }
 
 // againLater has the next snapshot taken after as many cold boots as the first, and after twice as many each time that another one had
-// to be set aside before anything came up from it: what fails after each restore would else be frozen again and again.
+// to be set aside before it was seen to work: what fails after each restore would else be frozen again and again.
 func (p *pool) againLater() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.freezes.next = p.freezes.boots + p.s.opts.FreezeAfter<<min(p.freezes.aside, 10)
 	p.freezes.aside++
-}
-
-// restores says that an instance has come up from a snapshot.
-func (p *pool) restores() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.freezes.aside = 0
 }
 
 // A Frozen is a snapshot that was taken.

@@ -52,6 +52,7 @@ func (t *template) note(name string, took time.Duration, err error) {
 			known.Failed(time.Now(), err.Error(), t.pool.s.opts.Failures)
 		} else {
 			known.CameUp(time.Now(), took)
+			known.Proven()
 		}
 	})
 }
