@@ -173,7 +173,8 @@ func (p *pool) buildOn(ctx context.Context, on *registry.Snapshot, load instance
 	return i, nil
 }
 
-// patience bounds a start: an author's hook that hangs must not hold a place among those that boot for ever.
+// patience bounds what the author's code takes part in: a hook that hangs must not hold a place among those that boot for ever, nor keep a
+// freeze from its end.
 func (p *pool) patience(ctx context.Context) (context.Context, context.CancelFunc) {
 	d := p.s.opts.BootPatience
 	return context.WithTimeoutCause(ctx, d, fmt.Errorf("%w in %v", ErrSlow, d))

@@ -482,6 +482,23 @@ func TestAHookThatHangsIsGivenUp(t *testing.T) {
 	})
 }
 
+func TestAFreezeThatHangsIsGivenUpAndTriedAgain(t *testing.T) {
+	for _, hangs := range []op{opPrepare, opFreeze} {
+		t.Run("in "+string(hangs), func(t *testing.T) {
+			inWorld(t, nil, func(w *world) {
+				g := w.host.hold(hangs)
+				if _, err := w.server.Freeze(w.Context(), &Target{App: app, Object: "Cart"}); !errors.Is(err, ErrSlow) {
+					w.Errorf("Freeze = %v, want ErrSlow", err)
+				}
+				g.open()
+				w.wantLive()
+				// That it has failed puts the next one off, and an old pool may end.
+				w.boots("Cart", BootCold, BootCold, BootCold, BootCold, BootRestored)
+			})
+		})
+	}
+}
+
 func TestARestoreThatHangsIsAColdStart(t *testing.T) {
 	inWorld(t, func(o *Options) { o.FreezeAfter, o.BootPatience = 1, time.Minute }, func(w *world) {
 		w.boots("Cart", BootCold)

@@ -106,7 +106,8 @@ type Options struct {
 	// before they have finished a call; the row ends with a call that was finished. Default DefaultFailures.
 	Failures int
 
-	// BootPatience is how long a start may take, or a restore, until the instance is ready. Default DefaultBootPatience.
+	// BootPatience is how long a start may take, or a restore, until the instance is ready; before a freeze as long again for the warm-up and
+	// the hooks. Default DefaultBootPatience.
 	BootPatience time.Duration
 
 	// StopPatience is how long an instance may take for its calls and exit hooks when it is stopped. Default DefaultStopPatience.
