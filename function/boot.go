@@ -210,9 +210,12 @@ func (p *pool) startFrom(ctx context.Context, snap *registry.Snapshot) (Instance
 	return p.logged(spec, func(spec instance.Spec) (Instance, error) { return p.s.opts.Host.Restore(ctx, spec, name) })
 }
 
-// bootEnv returns what changes in the environment with each boot: secrets.
+// bootEnv returns what changes in the environment with each boot: secrets, and which GPUs the author wants to see, once there are any.
 func (p *pool) bootEnv() (map[string]*string, error) {
 	env := make(map[string]*string)
+	if v, ok := p.object.Env[instance.HideGPUs]; ok {
+		env[instance.HideGPUs] = &v
+	}
 	for _, name := range p.object.Secrets {
 		value, ok := p.s.opts.Secret(name)
 		if !ok {

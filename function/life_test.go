@@ -364,6 +364,17 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
+func TestTheAuthorsChoiceOfGPUsComesWithEachBoot(t *testing.T) {
+	inWorld(t, func(o *Options) { o.FreezeAfter = 1 }, func(w *world) {
+		w.boots("Cart", BootCold, BootRestored)
+		for _, i := range w.host.instances(opBoot) {
+			if v := i.booted.Env[instance.HideGPUs]; v == nil || *v != "1" {
+				w.Errorf("instance from %q is booted without it", i.from)
+			}
+		}
+	}, object("Cart", func(o *version.Object) { o.Env = map[string]string{instance.HideGPUs: "1"} }))
+}
+
 func TestHostsGetSnapshotsOfWhatTheyHave(t *testing.T) {
 	inWorld(t, func(o *Options) { o.FreezeAfter = 1 }, func(w *world) {
 		w.boots("Cart", BootCold, BootRestored)
