@@ -173,7 +173,8 @@ func (p *pool) buildOn(ctx context.Context, on *registry.Snapshot, load instance
 	return i, nil
 }
 
-// patience bounds a start: an author's hook that hangs must not hold a place among those that boot for ever.
+// patience bounds what the author's code takes part in: a hook that hangs must not hold a place among those that boot for ever, nor keep a
+// freeze from its end.
 func (p *pool) patience(ctx context.Context) (context.Context, context.CancelFunc) {
 	d := p.s.opts.BootPatience
 	return context.WithTimeoutCause(ctx, d, fmt.Errorf("%w in %v", ErrSlow, d))
@@ -209,9 +210,12 @@ func (p *pool) startFrom(ctx context.Context, snap *registry.Snapshot) (Instance
 	return p.logged(spec, func(spec instance.Spec) (Instance, error) { return p.s.opts.Host.Restore(ctx, spec, name) })
 }
 
-// bootEnv returns what changes in the environment with each boot: secrets.
+// bootEnv returns what changes in the environment with each boot: secrets, and which GPUs the author wants to see, once there are any.
 func (p *pool) bootEnv() (map[string]*string, error) {
 	env := make(map[string]*string)
+	if v, ok := p.object.Env[instance.HideGPUs]; ok {
+		env[instance.HideGPUs] = &v
+	}
 	for _, name := range p.object.Secrets {
 		value, ok := p.s.opts.Secret(name)
 		if !ok {
@@ -270,9 +274,6 @@ func (p *pool) update(change func(*registry.Stats)) {
 
 // note notes that an instance has come up.
 func (p *pool) note(w *worker) {
-	if w.from != "" {
-		p.restores()
-	}
 	p.update(func(s *registry.Stats) {
 		if w.from == "" {
 			s.AddCold(p.key.object, w.took)
@@ -280,6 +281,43 @@ func (p *pool) note(w *worker) {
 			snap.CameUp(time.Now(), w.took)
 		}
 	})
+}
+
+// proven notes that a snapshot is good: a restored instance has finished a call. That one has come up says less, for what only a method touches
+// is brought when it is called.
+func (p *pool) proven(name string) {
+	p.mu.Lock()
+	p.freezes.aside = 0
+	p.mu.Unlock()
+	stats, err := p.s.opts.Registry.VersionStats(p.key.app, p.key.version)
+	if err != nil {
+		return // it is told where a snapshot is looked for
+	}
+	if snap := stats.Snapshot(name); snap == nil || snap.FailuresInRow == 0 {
+		return // as nearly always: there is nothing to write
+	}
+	p.update(func(s *registry.Stats) {
+		if snap := s.Snapshot(name); snap != nil {
+			snap.Proven()
+		}
+	})
+}
+
+// errNoCall is why a snapshot is blamed for an instance that came up, and ended without a word.
+var errNoCall = errors.New("the restored instance ended by itself before it had finished a call")
+
+// judge blames the snapshot of a restored instance that has ended by itself, if it lacked memory, or was never seen to work. What ends one that
+// has finished calls is in the author's code.
+func (p *pool) judge(w *worker, works bool) {
+	why := w.Lost(p.s.patience)
+	switch {
+	case why == nil && !works:
+		why = errNoCall
+	case why == nil, works && errors.Is(why, instance.ErrNoThawd):
+		return
+	}
+	p.say("restored from snapshot %s: %v", w.from, why)
+	p.blame(w.from, why)
 }
 
 // blame notes that a restore has failed, and sets the snapshot aside after a few. That there is no thawd is no fault of its.

@@ -9,8 +9,9 @@
 //	template    a snapshot of a process that has imported modules, on top of which others are taken
 //
 // The first boots of a version are cold. After as many as Options.FreezeAfter says a freeze begins behind them, which no call waits for; later
-// boots are restores. A restore that fails, or whose hooks fail, costs the call that waits for it a cold start and nothing else. A snapshot
-// that fails a few times in a row is set aside, with the reason, and another one is taken in time.
+// boots are restores. A restore that fails, or whose hooks fail, costs the call that waits for it a cold start and nothing else. One that
+// comes up and ends by itself before it has finished a call costs those in it. A snapshot whose restores fail a few times in a row, in either way,
+// is set aside, with the reason, and another one is taken in time.
 //
 // A pool begins with the first call of its target, and ends, with its lease on the version's files, when another version is current and the last
 // of what it has is gone. If its version becomes current again before that it goes on. Whoever takes the last of something away from a pool

@@ -84,7 +84,7 @@ func (p *pool) watch(w *worker) {
 		return
 	}
 	p.mu.Lock()
-	mine := !w.gone
+	mine, works := !w.gone, w.works
 	if mine {
 		p.dropLocked(w)
 	}
@@ -95,6 +95,9 @@ func (p *pool) watch(w *worker) {
 	p.say("instance has ended by itself")
 	p.s.opts.Logger.Warn("instance has ended by itself", "app", p.key.app, "object", p.key.object, "instance", w.ID())
 	p.s.metrics.ended.WithLabelValues(p.key.app, p.key.object).Inc()
+	if w.from != "" {
+		p.judge(w, works)
+	}
 	if err := p.remove(w); err != nil {
 		p.s.opts.Logger.Error("something of an instance is left", "instance", w.ID(), "err", err)
 	}

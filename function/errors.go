@@ -15,7 +15,7 @@ var (
 	ErrParameters = errors.New("parameters do not fit")
 	// ErrClosing says that the server is about to end, and takes no calls.
 	ErrClosing = errors.New("server is ending")
-	// ErrSlow says that an instance was not ready in time.
+	// ErrSlow says that an instance was not ready in time, or not frozen.
 	ErrSlow = errors.New("not ready")
 	// ErrSecret says that a function asks for a secret that nobody has.
 	ErrSecret = errors.New("no such secret")

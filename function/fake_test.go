@@ -51,6 +51,7 @@ type fakeHost struct {
 	prepared  *runner.Prepared
 	onRestore func(name string)
 	closeErr  error          // of Close
+	lost      error          // of Lost
 	prints    string         // by each at its start
 	most      int            // instances of one kind that boot or serve
 	serving   map[string]int // by kind
@@ -244,6 +245,12 @@ func (i *fakeInstance) ID() string             { return i.id }
 func (i *fakeInstance) PID() int               { return 1 }
 func (i *fakeInstance) Session() string        { return "" }
 func (i *fakeInstance) Ended() <-chan struct{} { return i.ended }
+
+func (i *fakeInstance) Lost(context.Context) error {
+	i.h.mu.Lock()
+	defer i.h.mu.Unlock()
+	return i.h.lost
+}
 
 // begin complains of what an instance must not be asked for.
 func (i *fakeInstance) begin(o op, states ...instance.State) {

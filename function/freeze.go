@@ -19,7 +19,7 @@ type freezing struct {
 	boots   int  // cold ones so far
 	next    int  // a freeze is due at so many
 	failed  int  // in a row
-	aside   int  // snapshots set aside since an instance last came up from one
+	aside   int  // snapshots set aside since one was last seen to work
 	running bool // one is being taken
 }
 
@@ -50,19 +50,12 @@ func (p *pool) freezeBehind() {
 }
 
 // againLater has the next snapshot taken after as many cold boots as the first, and after twice as many each time that another one had
-// to be set aside before anything came up from it: what fails after each restore would else be frozen again and again.
+// to be set aside before it was seen to work: what fails after each restore would else be frozen again and again.
 func (p *pool) againLater() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.freezes.next = p.freezes.boots + p.s.opts.FreezeAfter<<min(p.freezes.aside, 10)
 	p.freezes.aside++
-}
-
-// restores says that an instance has come up from a snapshot.
-func (p *pool) restores() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.freezes.aside = 0
 }
 
 // A Frozen is a snapshot that was taken.
@@ -171,7 +164,7 @@ func (p *pool) takeSnapshot(ctx context.Context) (*Frozen, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.Report, f.Generators, err = freezeInstance(ctx, i, instance.FreezeOptions{Name: p.snapshotName(), CPU: p.may.Features})
+	f.Report, f.Generators, err = p.freezeInstance(ctx, i, instance.FreezeOptions{Name: p.snapshotName(), CPU: p.may.Features})
 	p.closeFrozen(i)
 	if err != nil {
 		return nil, err
@@ -205,16 +198,23 @@ func (p *pool) closeFrozen(i Instance) {
 	}
 }
 
-// freezeInstance prepares an instance and freezes it. It returns what generators of random numbers nobody has registered.
-func freezeInstance(ctx context.Context, i Instance, o instance.FreezeOptions) (*instance.FreezeReport, []string, error) {
-	ready, err := i.Prepare(ctx)
+// freezePatience bounds the freeze of a prepared instance: its dump, and the way of its pages into the store. That takes as long as the memory
+// is large and the disk slow; an hour is 360 GB at 100 MB/s. What hangs for longer would keep all later freezes from their turn.
+const freezePatience = time.Hour
+
+// freezeInstance prepares an instance, whose hooks have the patience of a start, and freezes it. It returns what generators of random numbers
+// nobody has registered.
+func (p *pool) freezeInstance(ctx context.Context, i Instance, o instance.FreezeOptions) (*instance.FreezeReport, []string, error) {
+	early, cancel := p.patience(ctx)
+	defer cancel()
+	ready, err := i.Prepare(early)
 	if err != nil {
 		return nil, nil, err
 	}
 	e := &ProblemsError{}
-	for _, p := range ready.Problems {
-		if p.Blocks {
-			e.Problems = append(e.Problems, strings.TrimSuffix(fmt.Sprintf("%s: %s (%s)", p.Kind, p.What, p.Hint), " ()"))
+	for _, found := range ready.Problems {
+		if found.Blocks {
+			e.Problems = append(e.Problems, strings.TrimSuffix(fmt.Sprintf("%s: %s (%s)", found.Kind, found.What, found.Hint), " ()"))
 		}
 	}
 	if len(e.Problems) > 0 {
@@ -224,7 +224,9 @@ func freezeInstance(ctx context.Context, i Instance, o instance.FreezeOptions) (
 	for _, g := range ready.Generators {
 		generators = append(generators, g.Where+" ("+g.Type+")")
 	}
-	report, err := i.Freeze(ctx, o)
+	late, cancel := context.WithTimeoutCause(ctx, freezePatience, fmt.Errorf("%w in %v", ErrSlow, freezePatience))
+	defer cancel()
+	report, err := i.Freeze(late, o)
 	return report, generators, err
 }
 

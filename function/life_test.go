@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"thaw/cpu"
+	"thaw/function/instance"
+	"thaw/function/registry"
 	"thaw/function/runner"
 	"thaw/function/version"
 )
@@ -117,6 +119,84 @@ func TestSnapshotThatFailsIsSetAsideAndReplaced(t *testing.T) {
 			})
 		})
 	}
+}
+
+// dieInCalls has restored instances end in each call.
+func (w *world) dieInCalls() {
+	w.host.on(opCall, func(_ context.Context, i *fakeInstance) error {
+		if i.from == "" {
+			return nil
+		}
+		i.die()
+		return &runner.EndedError{}
+	})
+}
+
+func TestSnapshotIsSetAsideIfWhatComesUpFromItEndsInItsFirstCall(t *testing.T) {
+	page := errors.New("page 7 of its memory could not be had")
+	for _, c := range []struct {
+		name   string
+		lost   error
+		reason string
+	}{
+		{"without a word", nil, errNoCall.Error()},
+		{"for want of a page", page, page.Error()},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inWorld(t, func(o *Options) { o.FreezeAfter = 2 }, func(w *world) {
+				w.boots("Cart", BootCold, BootCold, BootRestored)
+				bad := w.stats(w.current()).Snapshots[0].Name
+				w.dieInCalls()
+				w.host.lost = c.lost
+				for n := 1; n <= DefaultFailures; n++ {
+					var ended *runner.EndedError
+					if a := w.call("Cart"); !errors.As(a.err, &ended) {
+						w.Errorf("call %d = %v, want that the instance has ended", n, a.err)
+					}
+					if s := w.stats(w.current()).Snapshot(bad); s.FailuresInRow != n || s.Reason != c.reason {
+						w.Fatalf("after call %d the snapshot is %+v", n, s)
+					}
+				}
+				if s := w.stats(w.current()).Snapshot(bad); s.State != registry.StateSetAside {
+					w.Errorf("snapshot is %+v, want it set aside", s)
+				}
+				w.boots("Cart", BootCold)
+			})
+		})
+	}
+}
+
+func TestSnapshotIsBlamedForTheEndOfAnInstanceOnlyIfItMayBeItsFault(t *testing.T) {
+	inWorld(t, func(o *Options) { o.FreezeAfter, o.Failures = 1, 2 }, func(w *world) {
+		failures := func(when string, all uint64, row int) {
+			w.Helper()
+			if s := w.stats(w.current()).Snapshots[0]; s.Failures != all || s.FailuresInRow != row || s.State != registry.StateGood {
+				w.Errorf("%s: %+v, want %d failures, %d of them in a row", when, s, all, row)
+			}
+		}
+		w.boots("Cart", BootCold)
+		w.wantBoot(w.call("Cart"), BootRestored)
+		w.dieInCalls()
+		w.call("Cart")
+		failures("one that had finished a call", 0, 0)
+
+		w.call("Cart")
+		failures("one that had not", 1, 1)
+
+		// That one comes up says nothing, that a method raises says that it works.
+		w.host.fail(opCall, &runner.CallError{Kind: "exception", Type: "ValueError"})
+		w.call("Cart")
+		failures("one whose method has raised", 1, 0)
+
+		w.host.lost = errors.New("page 7 of its memory could not be had")
+		w.dieInCalls()
+		w.call("Cart")
+		failures("one that had finished a call, and lacked a page", 2, 1)
+
+		w.host.lost = instance.ErrNoThawd
+		w.call("Cart")
+		failures("one whose memory nobody was there to bring", 2, 1)
+	})
 }
 
 func TestInstancesAreOfTheServersNamespace(t *testing.T) {
@@ -284,6 +364,17 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
+func TestTheAuthorsChoiceOfGPUsComesWithEachBoot(t *testing.T) {
+	inWorld(t, func(o *Options) { o.FreezeAfter = 1 }, func(w *world) {
+		w.boots("Cart", BootCold, BootRestored)
+		for _, i := range w.host.instances(opBoot) {
+			if v := i.booted.Env[instance.HideGPUs]; v == nil || *v != "1" {
+				w.Errorf("instance from %q is booted without it", i.from)
+			}
+		}
+	}, object("Cart", func(o *version.Object) { o.Env = map[string]string{instance.HideGPUs: "1"} }))
+}
+
 func TestHostsGetSnapshotsOfWhatTheyHave(t *testing.T) {
 	inWorld(t, func(o *Options) { o.FreezeAfter = 1 }, func(w *world) {
 		w.boots("Cart", BootCold, BootRestored)
@@ -400,6 +491,23 @@ func TestAHookThatHangsIsGivenUp(t *testing.T) {
 		g.open()
 		w.boots("Cart", BootCold)
 	})
+}
+
+func TestAFreezeThatHangsIsGivenUpAndTriedAgain(t *testing.T) {
+	for _, hangs := range []op{opPrepare, opFreeze} {
+		t.Run("in "+string(hangs), func(t *testing.T) {
+			inWorld(t, nil, func(w *world) {
+				g := w.host.hold(hangs)
+				if _, err := w.server.Freeze(w.Context(), &Target{App: app, Object: "Cart"}); !errors.Is(err, ErrSlow) {
+					w.Errorf("Freeze = %v, want ErrSlow", err)
+				}
+				g.open()
+				w.wantLive()
+				// That it has failed puts the next one off, and an old pool may end.
+				w.boots("Cart", BootCold, BootCold, BootCold, BootCold, BootRestored)
+			})
+		})
+	}
 }
 
 func TestARestoreThatHangsIsAColdStart(t *testing.T) {

@@ -33,6 +33,7 @@ type Instance interface {
 	PID() int
 	Ended() <-chan struct{}
 	Session() string
+	Lost(ctx context.Context) error
 
 	Import(ctx context.Context, modules []string) (time.Duration, error)
 	Load(ctx context.Context, o instance.LoadOptions) (*runner.Loaded, error)
@@ -101,10 +102,12 @@ type Options struct {
 	// instances that are being stopped or frozen. Defaults: DefaultMaxInstances, and two for each CPU.
 	MaxInstances, Boots int
 
-	// Failures is how many restores in a row may fail before a snapshot is set aside. Default DefaultFailures.
+	// Failures is how many restores in a row may fail before a snapshot is set aside. Those count, too, that come up and end by themselves
+	// before they have finished a call; the row ends with a call that was finished. Default DefaultFailures.
 	Failures int
 
-	// BootPatience is how long a start may take, or a restore, until the instance is ready. Default DefaultBootPatience.
+	// BootPatience is how long a start may take, or a restore, until the instance is ready; before a freeze as long again for the warm-up and
+	// the hooks. Default DefaultBootPatience.
 	BootPatience time.Duration
 
 	// StopPatience is how long an instance may take for its calls and exit hooks when it is stopped. Default DefaultStopPatience.

@@ -53,6 +53,7 @@ type worker struct {
 	busy  int
 	calls uint64
 	gone  bool        // it takes no more calls
+	works bool        // it has finished a call
 	rest  *time.Timer // ends it when it is idle for long; nil while it is not
 }
 
@@ -267,10 +268,14 @@ func (p *pool) serveLocked(w *worker, boot BootKind) {
 	}
 }
 
-func (p *pool) release(w *worker) {
+// release gives back what acquire has returned. It reports whether the call is the first that the instance has finished.
+func (p *pool) release(w *worker, finished bool) (first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	first = finished && !w.works
+	w.works = w.works || finished
 	p.releaseLocked(w)
+	return first
 }
 
 func (p *pool) releaseLocked(w *worker) {

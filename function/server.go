@@ -116,8 +116,11 @@ func (s *Server) use(ctx context.Context, t *Target, method, kind string, do fun
 	done := make(chan error, 1)
 	s.group.Go(func() {
 		err := do(context.WithoutCancel(ctx), w)
-		p.release(w)
+		first := p.release(w, finished(err))
 		done <- err
+		if first && w.from != "" {
+			p.proven(w.from) // nobody waits for the disk
+		}
 	})
 	select {
 	case err = <-done:
@@ -127,6 +130,12 @@ func (s *Server) use(ctx context.Context, t *Target, method, kind string, do fun
 	o.Took = time.Since(begin)
 	s.metrics.called(p, waitedFor, o, err)
 	return o, err
+}
+
+// finished reports whether an instance has come to the end of a call, whatever the author's code made of it.
+func finished(err error) bool {
+	var failed *runner.CallError
+	return err == nil || errors.As(err, &failed)
 }
 
 // enter has Close wait for the caller, who says group.Done at the end.

@@ -52,6 +52,7 @@ func (t *template) note(name string, took time.Duration, err error) {
 			known.Failed(time.Now(), err.Error(), t.pool.s.opts.Failures)
 		} else {
 			known.CameUp(time.Now(), took)
+			known.Proven()
 		}
 	})
 }
@@ -75,15 +76,17 @@ func (t *template) take(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	i, err := p.start(ctx, spec)
+	early, cancel := p.patience(ctx)
+	defer cancel()
+	i, err := p.start(early, spec)
 	if err != nil {
 		return err
 	}
-	_, err = i.Import(ctx, t.modules)
+	_, err = i.Import(early, t.modules)
 	var report *instance.FreezeReport
 	if err == nil {
 		name := "template." + t.key.Short() + "." + random()
-		report, _, err = freezeInstance(ctx, i, instance.FreezeOptions{Name: name, CPU: p.may.Features})
+		report, _, err = p.freezeInstance(ctx, i, instance.FreezeOptions{Name: name, CPU: p.may.Features})
 	}
 	p.closeFrozen(i)
 	if err != nil {

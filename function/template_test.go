@@ -99,6 +99,34 @@ func TestTemplateThatCannotBeTaken(t *testing.T) {
 	}
 }
 
+func TestTemplateThatHangsIsDoneWithout(t *testing.T) {
+	for _, hangs := range []op{opImport, opFreeze} {
+		t.Run("in "+string(hangs), func(t *testing.T) {
+			inWorld(t, nil, func(w *world) {
+				free := make(chan struct{})
+				w.host.on(hangs, func(ctx context.Context, i *fakeInstance) error {
+					if !strings.HasPrefix(i.spec.Name, "template") {
+						return nil
+					}
+					select {
+					case <-free:
+						return nil
+					case <-ctx.Done():
+						return context.Cause(ctx)
+					}
+				})
+				if f, err := w.server.Freeze(w.Context(), &Target{App: app, Object: "Cart"}); err != nil || f.Template != "" {
+					w.Errorf("Freeze = %+v, %v, want one without a template", f, err)
+				}
+				close(free)
+				if f, err := w.server.Freeze(w.Context(), &Target{App: app, Object: "Other"}); err != nil || f.Template == "" {
+					w.Errorf("Freeze = %+v, %v, want one on the template", f, err)
+				}
+			}, object("Cart", onTemplate), object("Other", onTemplate))
+		})
+	}
+}
+
 func TestTemplateThatFails(t *testing.T) {
 	for _, fails := range []op{opRestore, opLoad, opBoot} {
 		t.Run("at "+string(fails), func(t *testing.T) {

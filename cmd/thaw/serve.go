@@ -81,7 +81,7 @@ waited for. Needs root, for what runc and CRIU do.`,
 	f.StringSliceVar(&s.hideCPU, "hide-cpu", nil, "features of this host's CPU that are not to be used, as if it had none of them")
 	f.IntVar(&s.freezeAfter, "freeze-after", function.DefaultFreezeAfter, "cold boots before a snapshot is taken; -1: none ever is")
 	f.DurationVar(&s.idle, "idle", function.DefaultIdle, "how long an instance that nobody calls is kept, unless its function says it")
-	f.DurationVar(&s.boot, "boot-timeout", function.DefaultBootPatience, "how long a start, or a restore, may take until the instance is ready")
+	f.DurationVar(&s.boot, "boot-timeout", function.DefaultBootPatience, "how long a start, or a restore, may take until the instance is ready; before a freeze, warm-up and hooks as long again")
 	f.DurationVar(&s.stop, "stop-timeout", function.DefaultStopPatience, "how long an instance may take for its calls and exit hooks before it is killed")
 	f.IntVar(&s.maxInstances, "max-instances", function.DefaultMaxInstances, "most instances of one object")
 	f.IntVar(&s.failures, "failures", function.DefaultFailures, "restores in a row that may fail before a snapshot is set aside")

@@ -50,7 +50,7 @@ func writeImage(t *testing.T, root, layout string) {
 	document := func(mediaType string, v any) v1.Descriptor {
 		return blob(mediaType, func(f *os.File) { must(json.NewEncoder(f).Encode(v)) })
 	}
-	config := v1.Image{Config: v1.ImageConfig{Env: []string{"FROM_IMAGE=yes", "PATH=/usr/bin:/bin"}}}
+	config := v1.Image{Config: v1.ImageConfig{Env: []string{"FROM_IMAGE=yes", "PATH=/usr/bin:/bin", HideGPUs + "=3"}}}
 	config.OS, config.Architecture = "linux", runtime.GOARCH
 	layer := func(fill func(w *tar.Writer)) v1.Descriptor {
 		return blob(v1.MediaTypeImageLayerZstd, func(f *os.File) {
@@ -150,6 +150,9 @@ func TestAnInstanceOfAnImageIsFrozenAndRestored(t *testing.T) {
 	i := f.restore(t, spec, "real")
 	boot(t, i)
 	for _, i := range []*Instance{cold, i} {
+		if got := call[*string](t, i, "environ", HideGPUs); got == nil || *got != "3" {
+			t.Errorf("%s of %s is %v, want what the image has", HideGPUs, i.ID(), got)
+		}
 		// runc hides files of /proc behind /dev/null, wherever that leads.
 		for _, path := range []string{"/dev/null", "/proc/timer_list"} {
 			if got := call[string](t, i, "read", path); got != "" {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"thaw/checkpoint"
+	"thaw/control"
 	"thaw/function/runner"
 	"thaw/pagestore"
 )
@@ -67,6 +68,28 @@ func (i *Instance) Restored() bool { return i.from != nil }
 
 // Session returns the id of thawd's session that brings its memory, empty if it was not restored.
 func (i *Instance) Session() string { return i.session }
+
+// Lost returns what thawd knows of memory that the instance was to have and cannot have: nil if it knows of none, or the instance was not
+// restored. The error wraps [ErrNoThawd] if the thawd that was to bring it is gone, which ends an instance, too.
+func (i *Instance) Lost(ctx context.Context) error {
+	if i.session == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, thawdPatience)
+	defer cancel()
+	s, err := i.shell.host.options.Thawd.Session(ctx, i.session)
+	switch {
+	case errors.Is(err, control.CodeUnavailable), errors.Is(err, control.CodeNotFound):
+		return fmt.Errorf("%w that knows of its memory", ErrNoThawd)
+	case err != nil:
+		return nil // nothing is known
+	case s.FailedPage != nil:
+		return fmt.Errorf("page %d of its memory could not be had: %s", s.FailedPage.Page, s.FailedPage.Reason)
+	case s.State == control.StateFailed:
+		return fmt.Errorf("its memory could not be brought: %s", s.Error)
+	}
+	return nil
+}
 
 // Timings returns how long it took to make the instance.
 func (i *Instance) Timings() Timings { return i.timings }

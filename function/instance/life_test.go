@@ -276,8 +276,8 @@ func TestEnvironmentAndLimitsAreTheInstancesOwn(t *testing.T) {
 	if got := call[string](t, i, "environ", "LEVEL"); got != level {
 		t.Errorf("LEVEL is %q, want %q", got, level)
 	}
-	if got := call[*string](t, i, "environ", hideGPUs); got != nil {
-		t.Errorf("%s is %q behind the boot, want that it is not set", hideGPUs, *got)
+	if got := call[*string](t, i, "environ", HideGPUs); got != nil {
+		t.Errorf("%s is %q behind the boot, want that it is not set", HideGPUs, *got)
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 	"thaw/control"
 )
 
-// markPatience bounds how long a mark may take. thawd is on the same host.
-const markPatience = 2 * time.Second
+// thawdPatience bounds how long thawd may take to answer what a restore does not depend on. It is on the same host.
+const thawdPatience = 2 * time.Second
 
 // marks tell thawd, if it records the restore for the working set, when the first call is made, and when it is answered: what the runner touches
 // behind that, its end above all, is not what a restore waits for. nil: nothing is recorded.
@@ -45,7 +45,7 @@ func (m *marks) end() {
 
 // tell tells thawd. What fails costs a recording that is worth less.
 func (m *marks) tell(mark control.Mark) {
-	ctx, cancel := context.WithTimeout(context.Background(), markPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), thawdPatience)
 	defer cancel()
 	_ = m.thawd.MarkSession(ctx, m.session, mark)
 }

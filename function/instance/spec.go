@@ -102,8 +102,8 @@ func (s *Spec) environ() []string {
 	}
 	env["PYTHONPATH"] = sdkTarget
 	if !s.Open {
-		// So that no library looks for a GPU before there can be one. The boot takes it away.
-		env[hideGPUs] = ""
+		// So that no library looks for a GPU before there can be one. The boot puts back what the image says.
+		env[HideGPUs] = ""
 	}
 	maps.Copy(env, s.Env)
 	var out []string
@@ -113,8 +113,19 @@ func (s *Spec) environ() []string {
 	return out
 }
 
-// hideGPUs is the variable that says which GPUs CUDA may see. Empty: none.
-const hideGPUs = "CUDA_VISIBLE_DEVICES"
+// HideGPUs is the variable that says which GPUs CUDA may see. Empty: none, which it is before a freeze; so whoever wants a value of it in a
+// restored instance gives it with the boot.
+const HideGPUs = "CUDA_VISIBLE_DEVICES"
+
+// imageVariable returns what the image has for a variable of the environment, nil if it has nothing.
+func (s *Spec) imageVariable(name string) (value *string) {
+	for _, kv := range s.Root.Env() {
+		if k, v, ok := strings.Cut(kv, "="); ok && k == name {
+			value = &v
+		}
+	}
+	return value
+}
 
 // devices looks up the devices by their paths.
 func (s *Spec) devices() ([]device, error) {

@@ -89,7 +89,7 @@ func (h *Host) Restore(ctx context.Context, spec Spec, name pagestore.Name) (*In
 	return i, nil
 }
 
-// ErrNoThawd is returned by [Host.Restore] if there is nobody who would bring the memory: it says nothing of the snapshot.
+// ErrNoThawd is returned by [Host.Restore] and [Instance.Lost] if there is nobody who would bring the memory: it says nothing of the snapshot.
 var ErrNoThawd = errors.New("there is no thawd")
 
 // layers opens the layers of a snapshot, and those below.

@@ -108,8 +108,8 @@ func (i *Instance) bootCommand(o *BootOptions) *runner.Boot {
 		Restored: restored, Generation: hex.EncodeToString(generation[:]), Env: make(map[string]*string),
 		Hostname: i.shell.hostname(), CPUs: o.CPUs, KeepRandom: o.KeepRandom,
 	}
-	if _, hidden := i.shell.spec.Env[hideGPUs]; !hidden && !i.shell.spec.Open {
-		b.Env[hideGPUs] = nil
+	if _, own := i.shell.spec.Env[HideGPUs]; !own && !i.shell.spec.Open {
+		b.Env[HideGPUs] = i.shell.spec.imageVariable(HideGPUs)
 	}
 	maps.Copy(b.Env, o.Env)
 	if b.CPUs == nil {

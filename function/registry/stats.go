@@ -56,20 +56,24 @@ type Snapshot struct {
 	Uses          uint64    `json:"uses"` // restores that came up
 	LastUsed      time.Time `json:"last_used,omitzero"`
 	Failures      uint64    `json:"failures,omitempty"`
-	FailuresInRow int       `json:"failures_in_row,omitempty"` // since it came up last
+	FailuresInRow int       `json:"failures_in_row,omitempty"` // since it was last Proven
 
 	// Restored are the restored boots: from the start of an instance until it was ready.
 	Restored Times `json:"restored"`
 }
 
-// CameUp notes a restore that became ready after the time boot.
+// CameUp notes a restore that became ready after the time boot. It says nothing yet of the memory that only calls touch: see [Snapshot.Proven].
 func (s *Snapshot) CameUp(now time.Time, boot time.Duration) {
 	s.Uses++
-	s.LastUsed, s.FailuresInRow = now, 0
+	s.LastUsed = now
 	s.Restored.Add(boot)
 }
 
-// Failed notes a restore that did not come up, or whose after-restore hooks failed. After limit of them in a row the snapshot is set aside.
+// Proven ends the row of failures: what was restored has done what it is there for.
+func (s *Snapshot) Proven() { s.FailuresInRow = 0 }
+
+// Failed notes a restore that did not come up, whose after-restore hooks failed, or that ended before it was of use. After limit of them in a
+// row the snapshot is set aside.
 func (s *Snapshot) Failed(now time.Time, reason string, limit int) {
 	s.Failures++
 	s.FailuresInRow++

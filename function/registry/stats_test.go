@@ -107,6 +107,10 @@ func TestASnapshotThatFailsTooOftenIsSetAside(t *testing.T) {
 	s.Failed(created, "first", 3)
 	s.Failed(created, "second", 3)
 	s.CameUp(created, time.Second)
+	if s.FailuresInRow != 2 {
+		t.Errorf("one that only came up ends the row: %+v", s)
+	}
+	s.Proven()
 	s.Failed(created, "third", 3)
 	s.Failed(created, "fourth", 3)
 	if s.State != StateGood || s.FailuresInRow != 2 || s.Failures != 4 || s.Uses != 1 {

@@ -180,3 +180,32 @@ def test_no_gpu_before_the_start_and_no_library_that_was_not_there(apps: Apps) -
     host = apps.host(APP, CUDA_VISIBLE_DEVICES="0")
     host.start(restored=True)
     assert host.value("call") == ["", "0", []]
+
+
+@pytest.mark.parametrize("chosen, seen", [("1", "1"), ("", ""), (None, None)])
+def test_the_authors_environment_says_which_gpus_are_seen_after_the_freeze(chosen: str | None, seen: str | None, apps: Apps) -> None:
+    host = apps.host(APP, CUDA_VISIBLE_DEVICES="0")
+    host.load(env={"CUDA_VISIBLE_DEVICES": chosen})
+    host.ask("prepare")
+    host.boot(restored=True)
+    assert host.value("call")[:2] == ["", seen]
+
+
+def test_the_time_zone_of_the_authors_environment_is_there_from_the_import_on(apps: Apps) -> None:
+    host = apps.host(
+        """
+        import time
+        import thaw
+        app = thaw.App("fresh")
+        OFFSET = time.localtime(0).tm_gmtoff
+
+        @app.cls()
+        class Thing:
+            @thaw.method()
+            def call(self): return OFFSET
+        """,
+        TZ="UTC",
+    )
+    host.load(env={"TZ": "UTC-5"})
+    host.boot()
+    assert host.value("call") == 5 * 3600

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+from typing import Any, cast
 
 import pytest
 
 from conftest import Apps
+from thaw import serve
+from thaw.conversation import Conversation
+from thaw.life import Life
 
 HEAD = "import thaw\napp = thaw.App('mistakes')\n"
 CALL = "    @thaw.method()\n    def call(self): pass\n"
@@ -214,3 +220,75 @@ def test_a_file_that_does_not_compile_shows_the_line(apps: Apps) -> None:
     failed = host.load()
     assert (failed["stage"], failed["type"]) == ("import", "SyntaxError")
     assert "x = = 3" in failed["traceback"] and "importlib" not in failed["traceback"]
+
+
+LONG = """
+import threading
+import thaw
+app = thaw.App("mistakes")
+both = threading.Barrier(2, timeout=60)
+
+@app.cls(concurrency=2)
+class Thing:
+    @thaw.method()
+    def text(self): both.wait(); return "x" * (64 << 20)
+    @thaw.web_endpoint()
+    def page(self, request): return b"x" * (48 << 20)
+    @thaw.method()
+    def other(self): both.wait(); return 1
+    @thaw.method()
+    def error(self): raise ValueError("\\x00" * (2 << 20))
+"""
+
+
+def test_a_result_that_is_too_long_is_an_error_of_its_call_alone(apps: Apps) -> None:
+    host = apps.host(LONG)
+    host.start()
+    host.say("call", id=1, method="text")
+    host.say("call", id=2, method="other")
+    answers = {answer["id"]: answer for answer in (host.event(), host.event())}
+    assert answers[2]["value"] == 1
+    page = host.ask("http", id=3, method="page", request={})
+    for error in (answers[1], page):
+        assert error["event"] == "error" and error["kind"] == "result" and error["traceback"] == ""
+        assert "the result is 671" in error["message"] and "the limit is 67108864 bytes" in error["message"]
+
+
+def test_a_message_that_is_too_long_is_cut(apps: Apps) -> None:
+    host = apps.host(LONG)
+    host.start()
+    error = host.call("error")
+    assert error["kind"] == "exception" and error["message"] == "\x00" * (1 << 20) + f"... ({2 << 20} characters)"
+    assert "in error" in error["traceback"] and error["traceback"].endswith(" characters)")
+
+
+class Echo:
+    """A life whose method returns what it gets."""
+
+    def bind(self, name: str, kind: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        return lambda: args[0]
+
+    def is_async(self, name: str) -> bool:
+        return False
+
+
+def test_the_longest_line_is_one_that_the_host_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = 300
+    monkeypatch.setattr(serve, "LONGEST_LINE", limit)
+    answers, events = os.pipe()
+    conversation = Conversation(os.open(os.devnull, os.O_RDONLY), events)
+    longest = 0
+    for size in range(limit):
+        command = {"op": "call", "id": 1, "method": "echo", "args": ["x" * size]}
+        serve.Call(cast(Life, Echo()), conversation, command).here()
+        line = os.read(answers, 1 << 16)
+        event = json.loads(line)
+        if event["event"] == "result":
+            longest = max(longest, len(line))
+        else:
+            told = re.search(r"the result is (\d+) bytes", event["message"])
+            assert told is not None and int(told[1]) > limit
+    for descriptor in (answers, events, conversation.commands):
+        os.close(descriptor)
+    # The seconds in a line may be of another length in the next.
+    assert limit - 10 < longest <= limit

@@ -14,6 +14,9 @@ from typing import Any
 
 from .errors import ProtocolError
 
+# Bytes of a line at most, with its end. The host ends a conversation with a longer one, and all calls with it.
+LONGEST_LINE = 64 << 20
+
 
 class Conversation:
     """One host. Events may be sent from any thread; commands are read by one thread at a time."""

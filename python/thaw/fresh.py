@@ -29,8 +29,6 @@ def set_environment(env: Mapping[str, str | None]) -> None:
     """Makes the GPU visible again, and puts the variables of the start over those that are there; None removes one."""
     gpu.reveal()
     overlay(env)
-    if "TZ" in env:
-        time.tzset()
     if "CUDA_VISIBLE_DEVICES" in env:
         gpu.forget()
 
@@ -42,6 +40,8 @@ def overlay(env: Mapping[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+    if "TZ" in env:
+        time.tzset()  # libc has read it already
 
 
 def _host_name(hostname: str, env: Mapping[str, str | None]) -> None:

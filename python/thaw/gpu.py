@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import Any, Mapping
 
 from . import cudart
 
@@ -21,6 +21,14 @@ def hide() -> None:
         _before.setdefault(name, os.environ.get(name))
         os.environ[name] = value
     cudart.hold()
+
+
+def later(env: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The variables that may be set while GPUs are hidden. What says which GPUs may be seen is kept for reveal."""
+    env = dict(env)
+    if "CUDA_VISIBLE_DEVICES" in env:
+        _before["CUDA_VISIBLE_DEVICES"] = env.pop("CUDA_VISIBLE_DEVICES")
+    return env
 
 
 def reveal() -> None:

@@ -82,10 +82,13 @@ class Runner:
         self._must_be("new", command)
         if command.get("network"):
             network.allow()
+        env = _environment(command)
         if command.get("gpu"):
             gpu.reveal()
+        else:
+            env = gpu.later(env)
         # The process may come from a template's snapshot, with the template's environment.
-        fresh.overlay(_environment(command))
+        fresh.overlay(env)
         file = _field(command, "file", str)
         # Not before: a template is in no author's folder when it is frozen, and every author's is another one.
         if os.path.isdir(os.path.dirname(file)):

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Callable
 
 from . import tracebacks
-from .conversation import Conversation
+from .conversation import LONGEST_LINE, Conversation
 from .errors import CallError, ProtocolError, ResultError
 from .life import Life
 from .values import to_json
@@ -80,11 +80,18 @@ class Call:
     def done(self, result: Any) -> None:
         """Sends the result, or says why it cannot be sent."""
         if self._web:
-            self._conversation.say("response", id=self._id, **response_fields(result))
-            return
-        value = to_json(result)
-        seconds = json.dumps(round(time.perf_counter() - self._start, 6))
-        self._conversation.say_text(f'{{"event":"result","id":{self._id},"value":{value},"seconds":{seconds}}}')
+            line = json.dumps({"event": "response", "id": self._id, **response_fields(result)}, separators=(",", ":"))
+        else:
+            value = to_json(result)
+            seconds = json.dumps(round(time.perf_counter() - self._start, 6))
+            line = f'{{"event":"result","id":{self._id},"value":{value},"seconds":{seconds}}}'
+        # It is ASCII, and its end is still to come.
+        if len(line) >= LONGEST_LINE:
+            raise ResultError(
+                f"the result is {len(line) + 1} bytes long as it would be sent (JSON, with the body of a response in base64), and the limit is "
+                f"{LONGEST_LINE} bytes: return less, or where to find it, in a file or an object store"
+            )
+        self._conversation.say_text(line)
 
     def failed(self, error: BaseException) -> None:
         """Sends what the author's code raised, or why it was not called."""

@@ -11,6 +11,10 @@ from typing import Any
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _MACHINERY = "<frozen importlib._bootstrap"
 
+# Characters of a message or a traceback at most. Both are in one line for the host, as JSON, where a character has up to 12 bytes: that is well
+# below what a line may have, and more than anybody reads.
+_LONGEST = 1 << 20
+
 
 def is_ours(filename: str) -> bool:
     """Whether a frame of this file is left out."""
@@ -19,7 +23,11 @@ def is_ours(filename: str) -> bool:
 
 def describe(error: BaseException) -> dict[str, str]:
     """The fields of an error for an event: type, message and traceback."""
-    return {"type": type(error).__qualname__, "message": message(error), "traceback": text(error)}
+    return {"type": type(error).__qualname__, "message": _cut_off(message(error)), "traceback": _cut_off(text(error))}
+
+
+def _cut_off(said: str) -> str:
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}... ({len(said)} characters)"
 
 
 def message(error: BaseException) -> str:
