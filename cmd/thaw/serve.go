@@ -161,7 +161,7 @@ func (a *app) awaitThawd(ctx context.Context, thawd *control.Client, log *slog.L
 func explainListen(err error) error {
 	switch {
 	case errors.Is(err, control.ErrSocketTaken):
-		return &cli.Error{Code: cli.Busy, Err: err, Hint: "another function server runs here: use it, or choose another --api, --state and --bridge"}
+		return &cli.Error{Code: cli.Busy, Err: err, Hint: "another function server runs here: use it, or choose another --api, --state, --bridge and --subnet"}
 	case errors.Is(err, control.ErrNotSocket):
 		return &cli.Error{Code: cli.Busy, Err: err, Hint: "choose another --api, or move the file away"}
 	case errors.Is(err, control.ErrSocketName):
@@ -299,11 +299,12 @@ func logsDir(state string) string { return filepath.Join(state, "logs") }
 const spareNetworks = 2
 
 func (f *serveFlags) network() (*network.Network, error) {
-	dir, err := filepath.Abs(filepath.Dir(f.api))
+	api, err := filepath.Abs(f.api)
 	if err != nil {
 		return nil, err
 	}
-	o := network.Options{Dir: filepath.Join(dir, "networks"), Bridge: f.bridge, Masquerade: f.masquerade, Spares: spareNetworks}
+	// Beside the socket, and named after it: another server may have its socket in the same folder.
+	o := network.Options{Dir: api + ".networks", Bridge: f.bridge, Masquerade: f.masquerade, Spares: spareNetworks}
 	if f.bridge != "" {
 		subnet, err := netip.ParsePrefix(f.subnet)
 		if err != nil {

@@ -61,7 +61,7 @@ func (f *served) leftovers(t *testing.T) (all []string) {
 		all = append(all, "interface "+bridge)
 	}
 	for _, pattern := range []string{
-		"functions/instances/instances/*", "functions/instances/state/*", "run/networks/ns/*", "run/*.sock", "sessions/images-*", "sessions/*/*.sock",
+		"functions/instances/instances/*", "functions/instances/state/*", "run/*.networks/ns/*", "run/*.sock", "sessions/images-*", "sessions/*/*.sock",
 	} {
 		files, _ := filepath.Glob(filepath.Join(f.dir, pattern))
 		for _, path := range files {

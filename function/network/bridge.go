@@ -33,6 +33,9 @@ func openBridge(name, dir string, addr netip.Prefix) (*bridge, error) {
 	case !errors.As(err, new(netlink.LinkNotFoundError)):
 		return nil, fmt.Errorf("look for bridge %s: %w", name, err)
 	}
+	if err := free(addr.Masked()); err != nil {
+		return nil, fmt.Errorf("bridge %s: %w", name, err)
+	}
 	b := &bridge{link: &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}}
 	b.link.Name = name
 	if err := netlink.LinkAdd(b.link); err != nil {
@@ -42,6 +45,23 @@ func openBridge(name, dir string, addr netip.Prefix) (*bridge, error) {
 		return nil, errors.Join(fmt.Errorf("set up bridge %s: %w", name, err), b.remove())
 	}
 	return b, nil
+}
+
+// free returns an error if an interface has an address with a network that is the subnet or a part of it. A larger network around it is
+// no harm: the kernel takes the narrower road.
+func free(subnet netip.Prefix) error {
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("look for addresses: %w", err)
+	}
+	for _, a := range addrs {
+		ip, ok := netip.AddrFromSlice(a.IP.To4())
+		ones, _ := a.Mask.Size()
+		if ok && ones >= subnet.Bits() && subnet.Contains(ip) {
+			return fmt.Errorf("%w: %v, as %v of interface %d", ErrSubnetTaken, subnet, a.IPNet, a.LinkIndex)
+		}
+	}
+	return nil
 }
 
 func (b *bridge) configure(alias string, addr netip.Prefix) error {

@@ -18,6 +18,8 @@ var (
 	ErrBusy = errors.New("network is in use by another process")
 	// ErrBridgeTaken is returned by [Open] if there is an interface of the bridge's name that is not this network's.
 	ErrBridgeTaken = errors.New("there is an interface of this name, which another one has made")
+	// ErrSubnetTaken is returned by [Open] if another interface of this host has addresses of the network's subnet: two roads would lead there.
+	ErrSubnetTaken = errors.New("another interface has addresses of this subnet")
 	// ErrNoBridge is returned by [Namespace.Attach] in a network without a bridge.
 	ErrNoBridge = errors.New("network has no bridge")
 	// ErrNoAddress is returned by [Namespace.Attach] if all addresses of the subnet are in use.

@@ -291,6 +291,32 @@ func TestABridgeThatIsSomebodyElsesIsLeftAlone(t *testing.T) {
 	})
 }
 
+func TestAnotherInterfaceWithAddressesOfTheSubnetIsInTheWay(t *testing.T) {
+	apart(t, func() {
+		first, err := Open(Options{Dir: filepath.Join(t.TempDir(), "net"), Bridge: testBridge, Subnet: netip.MustParsePrefix("10.99.4.0/24")})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer first.Close()
+		for _, tt := range []struct {
+			subnet string
+			taken  bool
+		}{{"10.99.4.0/24", true}, {"10.99.0.0/16", true}, {"10.99.5.0/24", false}, {"10.99.4.128/25", false}} {
+			n, err := Open(Options{Dir: filepath.Join(t.TempDir(), "net"), Bridge: testBridge + "b", Subnet: netip.MustParsePrefix(tt.subnet)})
+			if errors.Is(err, ErrSubnetTaken) != tt.taken || err != nil && !tt.taken {
+				t.Errorf("%s: %v, taken: want %v", tt.subnet, err, tt.taken)
+			}
+			if err == nil {
+				err = n.Close()
+			}
+			if _, gone := netlink.LinkByName(testBridge + "b"); gone == nil || err != nil && !tt.taken {
+				t.Errorf("%s: the bridge is left; %v", tt.subnet, err)
+			}
+		}
+	})
+}
+
 func TestANetworkHasOneOwner(t *testing.T) {
 	testenv.NeedRoot(t)
 	n := mustOpen(t, Options{})

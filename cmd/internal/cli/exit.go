@@ -139,6 +139,7 @@ var causes = []struct {
 	{rootfs.ErrCorrupt, Corrupt, "the image, or the layer of a snapshot, is not what it says it is: copy it anew, or freeze again"},
 	{instance.ErrBusy, Busy, "another function server uses this folder: --state names another one"},
 	{network.ErrBusy, Busy, "another function server runs here: --api names another socket"},
+	{network.ErrSubnetTaken, Busy, "--subnet names another one"},
 	{network.ErrBridgeTaken, Busy, "another function server may have made it: --bridge and --subnet name others; an empty --bridge is none"},
 	{gateway.ErrUnavailable, Missing, "start one (thaw serve), or name its socket with --api or THAW_API"},
 
