@@ -9,9 +9,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-
-	"thaw/uffd"
-	"thaw/uffd/uffdtest"
 )
 
 func TestPreloadIsPlacedWhereTheLayoutHasItsPages(t *testing.T) {
@@ -108,14 +105,7 @@ func TestTheTimeCountsForEachProcess(t *testing.T) {
 
 	l := &Layout{Regions: []Region{{Start: base, End: base + 1000*pg}}, Extents: []Extent{{Addr: base, Pages: 1000, Image: 1000}}}
 	l.Preload = NewPreload(l, []Run{{1100, 1}}, nil)
-	second := uffdtest.Start(t)
-	second.Map(at(0, 1000)).Must()
-	fd := second.Open(uffdtest.CRIUFeatures).Must()
-	second.Register(at(0, 1000), uffd.ModeMissing).Must()
-	second.Drop().Must()
-	if err := f.Add(Process{ID: 2, FD: fd, PIDFD: second.PIDFD(), Layout: l}); err != nil {
-		t.Fatal(err)
-	}
+	second := f.another(t, l)
 	// What this one must have never comes.
 	if got := second.Read(at(500, 1)).Must(); string(got) != string(src.page(1500)) {
 		t.Error("wrong content")

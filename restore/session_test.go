@@ -153,6 +153,21 @@ func begin(t *testing.T, l *Layout, src *testSource, o Options) *fixture {
 	return f
 }
 
+// another adds a second process, of one region.
+func (f *fixture) another(t *testing.T, l *Layout) *uffdtest.Target {
+	t.Helper()
+	r := uffd.Range{Start: l.Regions[0].Start, End: l.Regions[0].End}
+	target := uffdtest.Start(t)
+	target.Map(r).Must()
+	fd := target.Open(uffdtest.CRIUFeatures).Must()
+	target.Register(r, uffd.ModeMissing).Must()
+	target.Drop().Must()
+	if err := f.Add(Process{ID: 2, FD: fd, PIDFD: target.PIDFD(), Layout: l}); err != nil {
+		t.Fatal(err)
+	}
+	return target
+}
+
 // wait returns what Run returned.
 func (f *fixture) wait() error {
 	err := <-f.result
@@ -539,14 +554,7 @@ func TestSeveralProcessesInOneRestore(t *testing.T) {
 	src := newTestSource(2000)
 	l1, l2 := oneRegion(1000, 1000), &Layout{Regions: []Region{{Start: base, End: base + 1000*pg}}, Extents: []Extent{{Addr: base, Pages: 1000, Image: 1000}}}
 	f := begin(t, l1, src, Options{})
-	second := uffdtest.Start(t)
-	second.Map(at(0, 1000)).Must()
-	fd := second.Open(uffdtest.CRIUFeatures).Must()
-	second.Register(at(0, 1000), uffd.ModeMissing).Must()
-	second.Drop().Must()
-	if err := f.Add(Process{ID: 2, FD: fd, PIDFD: second.PIDFD(), Layout: l2}); err != nil {
-		t.Fatal(err)
-	}
+	second := f.another(t, l2)
 	f.Registered()
 	expect(t, second, at(0, 1000), original(l2, src))
 	expect(t, f.target, at(0, 1000), original(l1, src))
