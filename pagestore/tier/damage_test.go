@@ -52,15 +52,7 @@ func TestDamageInTheOnlyPlaceCostsNoOtherSnapshot(t *testing.T) {
 			n.sees(bucketPlace(b))
 			n.mustPull("bad", nil)
 			n.mustPull("good", nil)
-			snap, err := n.store.Snapshot(nameOf("bad"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer snap.Close()
-			im, err := snap.Image()
-			if err != nil {
-				t.Fatal(err)
-			}
+			im := n.mustOpen("bad")
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond) // it is waited for in vain
 			defer cancel()
 			if err := im.Bring(ctx, 0, 400, pagestore.Demand); err == nil {
@@ -92,15 +84,7 @@ func TestAnObjectWhoseFramesHaveMovedIsReadWhereTheyAre(t *testing.T) {
 	maker.mustPush("one", b, nil)
 	n.sees(bucketPlace(b))
 	n.mustPull("one", nil)
-	snap, err := n.store.Snapshot(nameOf("one"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer snap.Close()
-	im, err := snap.Image()
-	if err != nil {
-		t.Fatal(err)
-	}
+	im := n.mustOpen("one")
 	if err := im.Bring(t.Context(), 0, 1, pagestore.Demand); err != nil {
 		t.Fatal(err)
 	}

@@ -113,6 +113,21 @@ func (n *node) mustPull(snapshot string, opts *PullOptions) PullReport {
 	return r
 }
 
+// mustOpen opens a snapshot's image for the time of the test.
+func (n *node) mustOpen(snapshot string) *pagestore.Image {
+	n.t.Helper()
+	snap, err := n.store.Snapshot(nameOf(snapshot))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { snap.Close() })
+	im, err := snap.Image()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return im
+}
+
 func (n *node) mustPush(snapshot string, b blob.Bucket, opts *PushOptions) PushReport {
 	n.t.Helper()
 	r, err := Push(n.t.Context(), n.store, nameOf(snapshot), b, opts)

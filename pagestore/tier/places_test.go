@@ -214,15 +214,7 @@ func TestHoldersOfPartsServeEachOtherOverTLS(t *testing.T) {
 		n := newNode(t)
 		n.sees(from)
 		n.mustPull("one", nil)
-		snap, err := n.store.Snapshot(nameOf("one"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer snap.Close()
-		im, err := snap.Image()
-		if err != nil {
-			t.Fatal(err)
-		}
+		im := n.mustOpen("one")
 		if err := im.Bring(t.Context(), uint64(i*32*20), 32*20, pagestore.Mirror); err != nil {
 			t.Fatal(err)
 		}
@@ -278,15 +270,7 @@ func TestADescriptorWithAWrongRootHasNobodySetAside(t *testing.T) {
 	n := newNode(t)
 	n.sees(Place{Reader: evil}, peer(maker))
 	n.mustPull("evil", nil)
-	snap, err := n.store.Snapshot(nameOf("evil"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer snap.Close()
-	im, err := snap.Image()
-	if err != nil {
-		t.Fatal(err)
-	}
+	im := n.mustOpen("evil")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond) // nobody has it, so it is waited for in vain
 	defer cancel()
 	if err := im.Bring(ctx, 32, 1, pagestore.Demand); !errors.Is(err, fetch.ErrDiffers) {

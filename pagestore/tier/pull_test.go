@@ -195,15 +195,7 @@ func TestWhenAllPeersAreGoneTheObjectStoreServes(t *testing.T) {
 		}
 		return nil
 	}
-	snap, err := n.store.Snapshot(nameOf("one"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer snap.Close()
-	im, err := snap.Image()
-	if err != nil {
-		t.Fatal(err)
-	}
+	im := n.mustOpen("one")
 	if _, _, err := im.Load(0, 1); err != nil {
 		t.Fatal(err)
 	}
@@ -389,15 +381,7 @@ func TestAPackThatWasPushedAnewInAnotherFormIsReadAsItIsNow(t *testing.T) {
 	maker.mustPush("one", b, nil)
 	n.sees(bucketPlace(b))
 	n.mustPull("one", nil)
-	snap, err := n.store.Snapshot(nameOf("one"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer snap.Close()
-	im, err := snap.Image()
-	if err != nil {
-		t.Fatal(err)
-	}
+	im := n.mustOpen("one")
 	if _, _, err := im.Load(0, 1); err != nil {
 		t.Fatal(err)
 	}

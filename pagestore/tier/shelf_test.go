@@ -109,15 +109,7 @@ func TestAShelfServesOfAPartialPackWhatIsHere(t *testing.T) {
 	maker.freeze("one", memory)
 	n.sees(peer(maker))
 	n.mustPull("one", nil)
-	snap, err := n.store.Snapshot(nameOf("one"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer snap.Close()
-	im, err := snap.Image()
-	if err != nil {
-		t.Fatal(err)
-	}
+	im := n.mustOpen("one")
 	key := PackKey("ns", found(t, maker.shelf, "one").Descriptor.Packs[0].ID).String()
 	if _, err := n.shelf.Size(t.Context(), key); !errors.Is(err, blob.ErrNotFound) {
 		t.Errorf("nothing is known of it: %v", err)
