@@ -163,7 +163,7 @@ func (d *demo) call(ctx context.Context, what string, cache lab.Cache) error {
 	}
 	b := boot{what, cache, string(a.Boot), seconds(a.Took), seconds(again.Took)}
 	d.report.Boots = append(d.report.Boots, b)
-	fmt.Printf("  %-14s %-8s %10v   (%s; a call right behind it %v)\n", what, "cache "+string(cache), b.Took.Round(time.Millisecond), b.Boot, b.W.Round(100*time.Microsecond))
+	fmt.Printf("  %-14s %-13s %10v   (%s; a call right behind it %v)\n", what, "cache "+string(cache), b.Took.Round(time.Millisecond), b.Boot, b.W.Round(100*time.Microsecond))
 	return nil
 }
 
